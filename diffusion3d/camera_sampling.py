@@ -1,0 +1,58 @@
+"""Which cameras a run looks through: random ones while it optimises, a turntable at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from diffusion3d.cameras import Cameras, orbit
+from diffusion3d.errors import UserError
+
+
+class Orbit:
+    """Cameras around the object at one distance.
+
+    Args:
+        size: side of the square views, pixels.
+        views: views a step, evenly spaced in azimuth from a random start.
+        elevation: lowest and highest elevation, degrees; every view draws its own.
+        distance: from the object's centre, world units.
+        fov: vertical field of view, degrees.
+        turntable_elevation: elevation of the turntable, degrees.
+        turntable_frames: its number of frames.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        views: int = 4,
+        elevation: Sequence[float] = (0.0, 40.0),
+        distance: float = 3.0,
+        fov: float = 40.0,
+        turntable_elevation: float = 15.0,
+        turntable_frames: int = 60,
+    ) -> None:
+        low, high = elevation
+        if not -90 < low <= high < 90:
+            raise UserError(f"camera.elevation={list(elevation)} must be [low, high] with -90 < low <= high < 90")
+        if distance <= 0 or not 0 < fov < 180 or size < 1 or views < 1:
+            raise UserError(
+                f"camera: distance={distance}, fov={fov}, size={size}, views={views} must be positive, fov below 180"
+            )
+        self.size, self.views, self.distance, self.fov = size, views, distance, fov
+        self.low, self.high = low, high
+        self.turntable_elevation, self.turntable_frames = turntable_elevation, turntable_frames
+
+    def sample(self, scenes: int = 1) -> Cameras:
+        """Training cameras, drawn from torch's global generator."""
+        azimuth = 360 * (torch.rand(scenes, 1) + torch.arange(self.views) / self.views)
+        elevation = self.low + (self.high - self.low) * torch.rand(scenes, self.views)
+        return orbit(azimuth, elevation, self.distance, self.fov, self.size, self.size)
+
+    def turntable(self, frames: int | None = None, size: int | None = None, elevation: float | None = None) -> Cameras:
+        """One turn, starting at the front."""
+        frames = frames or self.turntable_frames
+        azimuth = 360 * torch.arange(frames).float()[None] / frames
+        height = torch.full_like(azimuth, self.turntable_elevation if elevation is None else elevation)
+        return orbit(azimuth, height, self.distance, self.fov, size or self.size, size or self.size)

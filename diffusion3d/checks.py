@@ -1,0 +1,158 @@
+"""Checks of a composed config: unknown keys, types, allowed values, capabilities. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from diffusion3d.errors import UserError
+
+ALLOWED = {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "fp32", "bf16")}
+SCHEDULE_KEYS = {"from", "to", "start", "end"}
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values of a nested mapping, and of the mappings inside."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+
+
+def unknown_key(key: str, known: Collection[str]) -> UserError:
+    """The error for a key that does not exist, with the nearest ones that do."""
+    last = key.rpartition(".")[2]
+    same_end = [name for name in known if name.rpartition(".")[2] == last]
+    near = difflib.get_close_matches(key, known, n=2, cutoff=0.7) or difflib.get_close_matches(
+        key, known, n=1, cutoff=0.5
+    )
+    suggestions = list(dict.fromkeys([*same_end[:3], *near]))
+    advice = (
+        f"did you mean {' or '.join(suggestions)}?" if suggestions else "--help lists the groups, --cfg job all keys"
+    )
+    return UserError(f"there is no {key} in the config; {advice}")
+
+
+def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: Collection[str] = ()) -> None:
+    """Compare a config with the one that the same choices give without overrides and experiments.
+
+    Args:
+        defaults: unresolved plain dicts.
+        config: likewise.
+        added: keys that the user added on purpose (`+key=value`).
+
+    Raises:
+        UserError: a key that the defaults do not have, or a value of another type.
+    """
+    known = list(leaves(defaults))
+    _compare(defaults, config, "", added, known)
+    for key, allowed in ALLOWED.items():
+        if config[key] not in allowed:
+            raise UserError(f"{key}={config[key]} is not one of {', '.join(allowed)}")
+
+
+def _compare(
+    defaults: Mapping[str, Any], config: Mapping[str, Any], prefix: str, added: Collection[str], known: list[str]
+) -> None:
+    replaced = config.get("_target_") != defaults.get("_target_")
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if key in defaults:
+            _check_type(defaults[key], value, name, added, known)
+        elif not (replaced or name in added or (isinstance(value, Mapping) and "_target_" in value)):
+            raise unknown_key(name, known)
+
+
+def _check_type(default: Any, value: Any, name: str, added: Collection[str], known: list[str]) -> None:
+    if isinstance(default, Mapping) and isinstance(value, Mapping) and default and not _is_schedule(default):
+        _compare(default, value, f"{name}.", added, known)
+    elif isinstance(default, list) and isinstance(value, list):
+        if len({type(item) for item in default}) == 1:
+            for i, item in enumerate(value):
+                _check_type(default[0], item, f"{name}[{i}]", added, known)
+    elif not _fits(default, value):
+        if _kind(default) == "an integer" and isinstance(value, float) and value.is_integer():
+            raise UserError(f"{name}={value} must be an integer: {name}={int(value)}")
+        raise UserError(
+            f"{name}={_show(value)} is {_kind(value)}; it must be {_kind(default)}, such as {_show(default)}"
+        )
+
+
+def _fits(default: Any, value: Any) -> bool:
+    """Whether a value may stand where the default does; two plain mappings or two lists are compared elsewhere."""
+    if default is None or default == "???" or _interpolated(default) or _interpolated(value):
+        return True
+    if _is_number(default) or _is_schedule(default):
+        integer = isinstance(default, int)
+        return _is_schedule(value) or (_is_number(value) and (isinstance(value, int) or not integer))
+    if isinstance(default, Mapping):
+        return value is None or not default
+    return type(value) is type(default) or (isinstance(default, str) and value is None)
+
+
+def _interpolated(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_schedule(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"from", "to"} <= set(value) <= SCHEDULE_KEYS
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    names = {
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        type(None): "null",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(value) + "}"
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else "null" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_capabilities(
+    config: Mapping[str, Any],
+    choices: Mapping[str, str | None],
+    providers: Callable[[str, list[str]], list[str]],
+) -> None:
+    """Compare what the choices of a run need with what they provide.
+
+    The task's `uses` names the groups that take part. A prompt that is not blank provides "prompt".
+
+    Args:
+        config: the composed config.
+        choices: {group: chosen file}.
+        providers: (capability, groups) -> the choices that provide it, as "group=choice".
+
+    Raises:
+        UserError: names the missing capability, who needs it and which choices provide it.
+    """
+    groups = [group for group in ["task", *config["task"].get("uses", [])] if config.get(group)]
+    provided = {capability for group in groups for capability in config[group].get("provides", [])}
+    if str(config["prompt"]).strip():
+        provided.add("prompt")
+    for group in groups:
+        for need in config[group].get("needs", []):
+            if need in provided:
+                continue
+            who = f"{group}={choices.get(group)}"
+            if need == "prompt":
+                raise UserError(f'{who} needs a prompt and it is empty; give one, such as prompt="a castle"')
+            others = [f"{other}={choices.get(other)}" for other in groups if other != group]
+            able = providers(need, groups)
+            advice = f"these provide it: {', '.join(able)}" if able else "no choice provides it"
+            raise UserError(f"{who} needs '{need}', which {', '.join(others)} do not provide; {advice}")

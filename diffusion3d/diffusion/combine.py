@@ -1,0 +1,29 @@
+"""Combining predictions of one prior under several conditions: pure functions on {name: Prediction}.
+
+They act on x0. Guidance formulas are linear in the noise estimate, and x0 = (x_t - sigma eps) / alpha is affine in it with the
+same x_t for all, so combinations whose weights sum to one are the same in either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from diffusion3d.diffusion.condition import Prediction
+
+
+def classifier_free(predictions: Mapping[str, Prediction], scale: float) -> Tensor:
+    """null + scale (cond - null) (Ho & Salimans 2022, with diffusers' meaning of the scale: 1 is no guidance)."""
+    null, cond = predictions["null"].x0, predictions["cond"].x0
+    return null + scale * (cond - null)
+
+
+def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """Pull the spread of a guided x0 back towards that of the conditional one (Lin et al. 2024, eq. 15–16).
+
+    The spread is taken per scene, over all its views; `share` 0 changes nothing, 1 matches it fully.
+    """
+    dims = tuple(range(1, guided.ndim))
+    factor = conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True).clamp(min=1e-6)
+    return guided * (share * factor + 1 - share)

@@ -1,0 +1,52 @@
+"""Errors that a user sees as one line."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input; the message says in one line what is wrong and what would work."""
+
+    exit_code = 2
+
+
+class RunError(UserError):
+    """A run that had to stop, with the reason in one line."""
+
+    exit_code = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run stopped by a signal after it saved its state; the message says how to continue."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+def one_line(text: object) -> str:
+    """The text with all its white space, newlines included, folded into single blanks."""
+    return " ".join(str(text).split())
+
+
+def unwritable(error: OSError, path: object) -> UserError:
+    """The error for an output directory that cannot be written."""
+    return UserError(
+        f"cannot write {error.filename or path}: {error.strerror}; choose another place, such as paths.output=outputs"
+    )
+
+
+def user_error(error: Exception) -> Exception:
+    """The UserError that caused an error (Hydra wraps what constructors raise), or the error itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__
+    return error
+
+
+def describe(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, UserError):
+        return one_line(error)
+    return f"{type(error).__name__}: {one_line(error)} (traceback in run.log; run.debug=true prints it)"

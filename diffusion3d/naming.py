@@ -1,0 +1,54 @@
+"""Names of run directories: readable, safe on every file system, at most 80 bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_BYTES = 76
+"""Four less than promised: room for the "-2" of a second run of the same name."""
+
+SLUG_BYTES = 28
+
+
+def slug(text: str, limit: int = SLUG_BYTES) -> str:
+    """The text in lower-case ASCII letters, digits and dashes, at most `limit` of them.
+
+    >>> slug("A château, (red)!")
+    'a-chateau-red'
+    """
+    ascii_text = unicodedata.normalize("NFKD", text[: 10 * limit]).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:limit].rstrip("-")
+
+
+def short_hash(content: Any) -> str:
+    """Eight hex digits that differ with the JSON of the content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def run_name(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
+    """`castle_distill_gsplat_sds_1a2b3c4d`: prompt and choices, then a hash of all that shapes the result.
+
+    Args:
+        config: the resolved config.
+        choices: {group: chosen file}.
+    """
+    shapes_result = {
+        key: value for key, value in config.items() if key not in ("hydra", "run", "paths", "logger", "tags")
+    }
+    named = ["task", *(group for group in ("representation", "guidance") if group in config["task"].get("uses", []))]
+    parts = [slug(str(config["prompt"])), *(slug(str(choices.get(group) or ""), 12) for group in named)]
+    return "_".join([*(part for part in parts if part), short_hash(shapes_result)])
+
+
+def sweep_job_name(overrides: Sequence[str]) -> str:
+    """`guidance-vsd_prompt-race-car_1a2b3c4d`: what a sweep's job was given, then a hash of it."""
+    parts = []
+    for override in sorted(overrides):
+        key, _, value = override.partition("=")
+        parts.append(f"{slug(key.rpartition('.')[2], 16)}-{slug(value, 24)}")
+    return "_".join(parts)[: MAX_BYTES - 9].rstrip("-_") + "_" + short_hash(sorted(overrides))

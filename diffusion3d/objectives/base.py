@@ -1,0 +1,26 @@
+"""What `task=train` optimises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from diffusion3d.views import PosedViews
+
+
+class Objective(nn.Module, ABC):
+    """A loss over some modules."""
+
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """The module that learns (and that the weights of a finished training hold)."""
+
+    @abstractmethod
+    def loss(self, batch: PosedViews) -> dict[str, Tensor]:
+        """Named scalars; their sum is minimised. Draws from torch's global generator."""
+
+    @abstractmethod
+    def validate(self, batches: Iterable[PosedViews]) -> dict[str, float]:
+        """Named figures on held-out data, the same noise at every call."""

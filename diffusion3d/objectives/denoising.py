@@ -1,0 +1,114 @@
+"""Train a multi-view prior to denoise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from diffusion3d.diffusion.condition import Condition
+from diffusion3d.objectives.base import Objective
+from diffusion3d.priors.base import Prior
+from diffusion3d.views import PosedViews
+
+
+class Denoising(Objective):
+    """Weighted x0 error at random levels.
+
+    The weight min(SNR + 1, cap) makes it a v loss with a cap (Salimans & Ho 2022, section 4; Hang et al. 2023, section 3.4).
+    Levels are drawn as t / T = sigmoid(N(mean, std)) (Esser et al. 2024, eq. 19). All views of a scene share a level, except
+    that some scenes have one clean view, which carries no loss.
+
+    Args:
+        prior: what learns; it conditions on text, cameras and background.
+        level_mean, level_std: of the logit-normal distribution of levels.
+        weight_cap: largest weight of the x0 error.
+        text_dropout: share of the scenes that see no text.
+        clean_view: share of the scenes with several views that have a clean one.
+        backgrounds: shares of "white", "grey" (any grey) and "colour" (any colour) backgrounds.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        level_mean: float = 0.3,
+        level_std: float = 1.0,
+        weight_cap: float = 20.0,
+        text_dropout: float = 0.1,
+        clean_view: float = 0.15,
+        backgrounds: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.level_mean, self.level_std = level_mean, level_std
+        self.weight_cap = weight_cap
+        self.text_dropout = text_dropout
+        self.clean_view = clean_view
+        self.backgrounds = dict(backgrounds or {"white": 0.3, "grey": 0.5, "colour": 0.2})
+
+    def trained(self) -> nn.Module:
+        return self.prior.network
+
+    def draw_background(self, scenes: int) -> Float[Tensor, "B 3"]:
+        kind = torch.multinomial(torch.tensor([self.backgrounds[k] for k in ("white", "grey", "colour")]), scenes, True)
+        grey, colour = torch.rand(scenes, 1).expand(-1, 3), torch.rand(scenes, 3)
+        return torch.stack([torch.ones(scenes, 3), grey, colour])[kind, torch.arange(scenes)]
+
+    def draw_levels(self, scenes: int, views: int) -> Int[Tensor, "B V"]:
+        T = self.prior.schedule.num_timesteps
+        time = torch.sigmoid(self.level_mean + self.level_std * torch.randn(scenes, 1))
+        t = (time * T).long().clamp(0, T - 1).expand(-1, views).clone()
+        if views > 1:
+            chosen = torch.rand(scenes) < self.clean_view
+            t[chosen, torch.randint(views, (scenes,))[chosen]] = -1
+        return t
+
+    def drop_text(self, condition: Condition, dropped: Tensor) -> Condition:
+        """The condition without text for the scenes in `dropped` [B] (as concatenating null conditions would)."""
+        tokens, mask, pooled = condition.tokens, condition.token_mask, condition.pooled
+        assert tokens is not None and mask is not None and pooled is not None
+        text = Condition(
+            tokens=tokens * ~dropped[:, None, None, None],
+            token_mask=mask & ~dropped[:, None, None],
+            pooled=pooled * ~dropped[:, None, None],
+        )
+        return condition.with_text(text)
+
+    def error(self, batch: PosedViews, background: Tensor, t: Tensor, dropped: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared x0 error of every view [B, V]."""
+        assert batch.captions is not None
+        condition = self.drop_text(self.prior.condition(batch.captions, batch.cameras, background), dropped)
+        x0 = self.prior.encode(batch.over(background))
+        x_t = self.prior.schedule.add_noise(x0, noise, t)
+        return (self.prior.denoise(x_t, t, condition).x0 - x0).square().flatten(2).mean(2)
+
+    def loss(self, batch: PosedViews) -> dict[str, Tensor]:
+        scenes, views = batch.cameras.shape
+        device = batch.cameras.c2w.device
+        background = self.draw_background(scenes).to(device)
+        t = self.draw_levels(scenes, views).to(device)
+        dropped = (torch.rand(scenes) < self.text_dropout).to(device)
+        noise = torch.randn(scenes, views, 3, batch.cameras.height, batch.cameras.width).to(device)
+        error = self.error(batch, background, t, dropped, noise)
+        noisy = t >= 0
+        weight = (self.prior.schedule.snr(t) + 1).clamp(max=self.weight_cap) * noisy
+        return {"denoising": (weight * error).sum() / noisy.sum()}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[PosedViews]) -> dict[str, float]:
+        """x0 error at five noise levels, with text, on white."""
+        totals: dict[str, list[float]] = {}
+        T = self.prior.schedule.num_timesteps
+        generator = torch.Generator().manual_seed(0)
+        for batch in batches:
+            scenes, views = batch.cameras.shape
+            device = batch.cameras.c2w.device
+            noise = torch.randn(scenes, views, 3, batch.cameras.height, batch.cameras.width, generator=generator)
+            for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+                t = torch.full((scenes, views), int(share * T), device=device)
+                white, kept = torch.ones(scenes, 3, device=device), torch.zeros(scenes, dtype=torch.bool, device=device)
+                error = self.error(batch, white, t, kept, noise.to(device))
+                totals.setdefault(f"validation/x0_error_t{int(share * T)}", []).append(float(error.mean()))
+        return {name: sum(values) / len(values) for name, values in totals.items()}

@@ -1,0 +1,55 @@
+"""Which device a run uses, and in which precision its denoisers compute."""
+
+from __future__ import annotations
+
+import platform
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusion3d.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for `device=name`: "auto" is cuda, then mps, then cpu.
+
+    Raises:
+        UserError: torch sees no such device here.
+    """
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    elif not available[name]:
+        working = ", ".join(["auto", *(device for device, there in available.items() if there)])
+        raise UserError(f"device={name}: torch sees no such device on this machine; what works here: {working}")
+    return torch.device(name)
+
+
+@cache
+def cpu_has_fast_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware, as Linux reports it (False where it cannot be told)."""
+    if platform.system() != "Linux":
+        return False
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found is not None and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(found[1].split())
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a denoiser computes for `precision=auto|fp32|bf16`.
+
+    "auto" is bf16 where the hardware multiplies it fast, and float32 elsewhere.
+    """
+    import torch
+
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_fast_bf16()
+        use_bf16 = fast and device.type != "mps"
+    else:
+        use_bf16 = precision == "bf16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16)

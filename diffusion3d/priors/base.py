@@ -1,0 +1,55 @@
+"""The contract of every prior."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from diffusion3d.cameras import Cameras
+from diffusion3d.diffusion.condition import Condition, Prediction, concatenate
+from diffusion3d.diffusion.schedule import Schedule
+
+
+class Prior(nn.Module, ABC):
+    """A diffusion model with x0 as its canonical output.
+
+    Attributes:
+        space: what it diffuses; "pixel" is [B,V,3,H,W] in [-1, 1].
+        schedule: its noise levels.
+        image_size: side of the square views it knows, pixels.
+    """
+
+    space: str
+    schedule: Schedule
+    image_size: int
+
+    @abstractmethod
+    def denoise(self, x_t: Tensor, t: Int[Tensor, "*S"], condition: Condition) -> Prediction:
+        """x0 from x_t, in float32 and never clamped. Items with t = -1 are clean and come back unchanged."""
+
+    @abstractmethod
+    def condition(
+        self, prompts: Sequence[str], cameras: Cameras, background: Float[Tensor, "B 3"] | None = None
+    ) -> Condition:
+        """The condition for B prompts seen from B x V cameras before a background colour (sRGB in [0, 1], white if None)."""
+
+    @abstractmethod
+    def encode(self, images: Float[Tensor, "B V 3 H W"]) -> Tensor:
+        """Images in [0, 1] to the prior's space, differentiable."""
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Float[Tensor, "B V 3 H W"]:
+        """The prior's space to images, not clamped."""
+
+    def predict(
+        self, x_t: Tensor, t: Int[Tensor, "*S"], conditions: Mapping[str, Condition]
+    ) -> dict[str, Prediction]:
+        """Denoise the same items under several named conditions in one batch."""
+        count, size = len(conditions), x_t.shape[0]
+        x = x_t.repeat(count, *([1] * (x_t.ndim - 1)))
+        levels = t.repeat(count, *([1] * (t.ndim - 1)))
+        x0 = self.denoise(x, levels, concatenate(list(conditions.values()))).x0
+        return {name: Prediction(x0[i * size : (i + 1) * size]) for i, name in enumerate(conditions)}

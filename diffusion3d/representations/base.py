@@ -1,0 +1,88 @@
+"""Representations: raw tensors to scenes, and the thin owner that makes raw tensors learnable."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from diffusion3d.cameras import Cameras
+from diffusion3d.rendering.render import Render
+
+
+class Scene(Protocol):
+    """B scenes that can be looked at."""
+
+    def render(
+        self,
+        cameras: Cameras,
+        pixels: Int[Tensor, "B V P"] | None = None,
+        sources: Bool[Tensor, "B V S"] | None = None,
+        shading: str | None = None,
+    ) -> Render:
+        """Render all cameras, or only the flat pixel indices `pixels`.
+
+        `sources` says which source views each rendered view may see (image-based scenes). A scene refuses what it does not
+        support by a ValueError.
+        """
+
+
+class Representation(ABC):
+    """A family of scenes as a pure function of raw, unconstrained tensors.
+
+    Attributes:
+        learning_rates: Adam learning rate of every raw tensor.
+    """
+
+    learning_rates: Mapping[str, float]
+
+    @abstractmethod
+    def init(self, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Raw tensors [B, …] to start from, drawn on the CPU."""
+
+    @abstractmethod
+    def scene(self, raw: Mapping[str, Tensor]) -> Scene:
+        """The scenes that raw tensors stand for."""
+
+    def density_control(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
+        """Add or remove elements after an optimiser step; most representations have nothing to do.
+
+        `render` is the training render of this step, whose `extras["meta"]` holds the screen-space gradients.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What density control remembers between steps, for checkpoints."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` returned."""
+
+    def export(self, raw: Mapping[str, Tensor]) -> dict[str, bytes]:
+        """Files that carry scene 0 elsewhere: {file name: content}."""
+        return {}
+
+
+class SceneParameters(nn.Module):
+    """Owns the raw tensors of a representation as parameters."""
+
+    def __init__(self, representation: Representation, raw: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.representation = representation
+        self.raw = nn.ParameterDict({name: nn.Parameter(value) for name, value in raw.items()})
+
+    def scene(self) -> Scene:
+        return self.representation.scene(dict(self.raw.items()))
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """One group per raw tensor, named, with its learning rate."""
+        rates = self.representation.learning_rates
+        return [{"params": [p], "lr": rates[name], "name": name} for name, p in self.raw.items()]
+
+    def load_raw(self, raw: Mapping[str, Tensor]) -> None:
+        """Replace the parameters by tensors that may have other sizes (a checkpoint after density control)."""
+        for name, value in raw.items():
+            self.raw[name] = nn.Parameter(value.to(self.raw[name].device))

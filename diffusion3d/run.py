@@ -1,0 +1,149 @@
+"""Compose a config, check it, run its task: `python -m diffusion3d.run key=value ...` or `diffusion3d.run([...])`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from diffusion3d.config import check, check_same, check_targets, compose, given_overrides, hydra_app
+from diffusion3d.errors import Interrupted, RunError, UserError, describe, one_line, unwritable, user_error
+from diffusion3d.hydra_cli import SHOW, show, sweep
+from diffusion3d.overrides import resume_directory, resumed, to_hydra
+from diffusion3d.tasks.run_dir import Run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """How a job ended: with its final metrics or with the error that stopped it."""
+
+    metrics: dict[str, float] | None = None
+    error: Exception | None = None
+
+
+def run(overrides: Sequence[str]) -> dict[str, float]:
+    """Run one job as the command line does, and return its final metrics.
+
+    Args:
+        overrides: as on the command line, one each: `["representation=gsplat", "prompt=a corgi, standing"]`.
+
+    Raises:
+        UserError: bad input, or a run that had to stop.
+        Interrupted: SIGINT or SIGTERM stopped it.
+    """
+    given = to_hydra(overrides)
+    with hydra_app() as app:
+        resume = resume_directory(given)
+        if resume is not None:
+            given = resumed(resume, given)
+        config = compose(app, given)
+        HydraConfig.instance().set_config(config)
+        check(app, config, config.hydra)
+        if resume is not None:
+            check_targets(config, config.run.trust)
+            check_same(config, resume)
+        try:
+            ended = run_job(
+                task_function=job,
+                config=config,
+                job_dir_key="hydra.run.dir",
+                job_subdir_key=None,
+                hydra_context=HydraContext(app.config_loader, Callbacks(config)),
+                configure_logging=False,
+            )
+        except OSError as error:
+            raise unwritable(error, config.hydra.run.dir) from None
+    outcome: Outcome = ended.return_value
+    if outcome.metrics is None:
+        assert outcome.error is not None
+        raise outcome.error
+    return outcome.metrics
+
+
+def job(config: DictConfig) -> Outcome:
+    """Run the task of a composed config in its directory. Hydra's launchers call this, in any process."""
+    node: Any = HydraConfig.get()
+    group = None
+    try:
+        if node.mode == RunMode.MULTIRUN:
+            group = Path(node.sweep.dir).name
+            app = GlobalHydra.instance().hydra
+            assert app is not None
+            check(app, config, node)
+        with Run(config, Path(node.runtime.output_dir), given_overrides(node), group) as current:
+            import torch
+
+            from diffusion3d.tasks.rng import seed_everything
+
+            task = hydra.utils.get_class(config.task._target_)
+            current.record(threads=torch.get_num_threads())
+            current.start_loggers()
+            seed_everything(config.seed)
+            metrics = current.finish(task(config, current).run())
+            log.info(current.outputs())
+    except Exception as error:
+        return Outcome(error=user_error(error))
+    return Outcome(metrics)
+
+
+def main() -> int:
+    """The command line. Returns 0: done, 1: failed while running, 2: bad input, 128 + n: stopped by signal n."""
+    typed = sys.argv[1:]
+    flags = {argument for argument in typed if argument.startswith("-")}
+    overrides = [argument for argument in typed if argument not in ("-m", "--multirun")]
+    logging.basicConfig(format="%(message)s")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        if flags & SHOW:
+            show(typed, job)
+        elif unknown := flags - {"-m", "--multirun"}:
+            raise UserError(f"unknown flag {min(unknown)}; --help shows what there is")
+        elif flags:
+            sweep(overrides, job)
+        else:
+            run(overrides)
+        return 0
+    except KeyboardInterrupt as stop:
+        print(one_line(stop) or "interrupted", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
+    except Exception as error:
+        if "run.debug=true" in typed or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
+        print(f"error: {describe(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, UserError) else RunError.exit_code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("terminated", number)
+
+
+class _Callable(ModuleType):
+    """`diffusion3d.run` is both this module and the function: importing the module must not hide the function."""
+
+    def __call__(self, overrides: Sequence[str]) -> dict[str, float]:
+        return run(overrides)
+
+
+sys.modules[__name__].__class__ = _Callable
+
+if __name__ == "__main__":
+    from diffusion3d.run import main as importable_main
+
+    sys.exit(importable_main())

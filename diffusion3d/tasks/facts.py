@@ -1,0 +1,92 @@
+"""What is worth knowing about the machine, the versions and the process that made a result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import diffusion3d
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "hydra-core",
+    "omegaconf",
+    "diffusers",
+    "transformers",
+    "safetensors",
+    "nerfacc",
+    "gsplat",
+    "wandb",
+    "imageio",
+    "imageio-ffmpeg",
+    "pillow",
+    "trimesh",
+    "embreex",
+)
+
+
+def versions() -> dict[str, Any]:
+    """Versions of this package, of Python and of what we compute with; CPU, cores; git commit of a checkout."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "diffusion3d": diffusion3d.__version__,
+        "git": git_commit(Path(diffusion3d.__file__).resolve().parent.parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "packages": found,
+    }
+
+
+def git_commit(checkout: Path) -> str | None:
+    """The commit of a checkout, "-dirty" appended where files differ from it; None where it is none."""
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def cpu_name() -> str:
+    """The processor's name, as well as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def peak_memory() -> dict[str, float]:
+    """{"peak_memory_mb": ...} of this process; empty where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return {"peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

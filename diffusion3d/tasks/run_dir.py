@@ -1,0 +1,187 @@
+"""A run and its directory: config, versions, metrics, checkpoints, media, log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omegaconf import DictConfig
+
+from diffusion3d.config import foreign_modules, resolved, save_config
+from diffusion3d.errors import UserError, unwritable
+from diffusion3d.loggers.base import Logger, RunInfo
+from diffusion3d.overrides import save_overrides
+from diffusion3d.tasks.facts import peak_memory, versions, write_json
+from diffusion3d.tasks.metrics_csv import MetricsCsv
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """One run, which owns its directory. Use it as a context manager: leaving it closes log and loggers.
+
+    Attributes:
+        dir: holds config.yaml, overrides.yaml, versions.json, metrics.csv, metrics.json, run.log and the folders
+            checkpoints, previews, videos and export (made on first use, see `path`).
+        config: the composed config.
+    """
+
+    def __init__(self, config: DictConfig, directory: Path, overrides: Sequence[str], group: str | None = None) -> None:
+        """Open a new directory, or the one that `run.resume` names.
+
+        Args:
+            config: composed and checked.
+            directory: where to write; "-2", "-3" … is appended when it already holds a run.
+            overrides: in Hydra's grammar, what reproduces the config.
+            group: the sweep this run belongs to.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        self.begin = time.monotonic()
+        self.config = config
+        resume = config.run.resume is not None
+        try:
+            self.dir = directory if resume else _claim(directory)
+            self._handler = logging.FileHandler(self.dir / "run.log", encoding="utf-8")
+        except OSError as error:
+            raise unwritable(error, directory) from None
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(self._handler)
+        logging.getLogger("diffusion3d").setLevel(logging.INFO)
+        self._facts: dict[str, Any] = self._read_facts() if resume else {"id": uuid.uuid4().hex[:12]}
+        self.record(**versions(), seed=config.seed)
+        plain = resolved(config)
+        save_config(plain, self.dir / "config.yaml")
+        save_overrides(overrides, self.dir / "overrides.yaml")
+        job_type = str(config.task._target_).rpartition(".")[2].lower()
+        self._csv = MetricsCsv(self.dir / "metrics.csv")
+        self._info = RunInfo(self._facts["id"], self.dir, plain, job_type, group, list(config.tags))
+        self._loggers: list[Logger] = []
+        self._finished = False
+        log.info("writing to %s", self.dir)
+
+    def start_loggers(self) -> None:
+        """Make the loggers of the config."""
+        from hydra.utils import instantiate
+
+        self._loggers = [instantiate(node) for node in self.config.logger.values()]
+        for logger in self._loggers:
+            logger.start(self._info)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            stopped = logging.LogRecord(
+                log.name, logging.ERROR, __file__, 0, "stopped", (), (type(error), error, trace)
+            )
+            self._handler.emit(stopped)
+        self._csv.flush()
+        if not self._finished:
+            for logger in self._loggers:
+                logger.finish(None)
+        logging.getLogger().removeHandler(self._handler)
+        self._handler.close()
+
+    def path(self, folder: str, name: str) -> Path:
+        """`dir/folder/name`, the folder made if it was not there."""
+        (self.dir / folder).mkdir(exist_ok=True)
+        return self.dir / folder / name
+
+    def record(self, **facts: Any) -> None:
+        """Add facts about how this run computes (such as kernel="avx512") to versions.json."""
+        self._facts.update(facts)
+        write_json(self.dir / "versions.json", self._facts)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Figures of one step, to metrics.csv and the loggers; cheap, and on disk within seconds."""
+        self._csv.add(step, metrics)
+        for logger in self._loggers:
+            logger.log(step, metrics)
+
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Tell the loggers of a picture that was written for a step."""
+        for logger in self._loggers:
+            logger.image(step, name, path)
+
+    def video(self, name: str, path: Path) -> None:
+        """Tell the loggers of a video that was written."""
+        for logger in self._loggers:
+            logger.video(name, path)
+
+    def artifact(self, name: str, path: Path) -> None:
+        """Tell the loggers of a result file that was written."""
+        for logger in self._loggers:
+            logger.artifact(name, path)
+
+    def save(self, step: int, state: Any) -> Path:
+        """Write a checkpoint: everything needed to go on with `step`."""
+        from diffusion3d.tasks.checkpoint import save_checkpoint
+
+        self._csv.flush()
+        return save_checkpoint(self.dir / "checkpoints", step, state)
+
+    def load(self) -> tuple[int, Any] | None:
+        """(step, state) of the newest whole checkpoint, None in a new run. Drops the rows of metrics.csv from it on."""
+        from diffusion3d.tasks.checkpoint import load_checkpoint
+
+        found = load_checkpoint(self.dir / "checkpoints")
+        self._csv.drop_from(0 if found is None else found[0])
+        return found
+
+    def last_good(self) -> str:
+        """A clause that names the last checkpoint."""
+        steps = sorted(path.stem for path in (self.dir / "checkpoints").glob("step_*.safetensors"))
+        return f"the last good checkpoint is {steps[-1]} in {self.dir}" if steps else "there is no checkpoint yet"
+
+    def how_to_resume(self) -> str:
+        """A clause with the command that continues this run."""
+        modules = ",".join(foreign_modules(self.config))
+        trust = f" run.trust=[{modules}]" if modules else ""
+        return f"continue with: python -m diffusion3d.run run.resume={shlex.quote(str(self.dir))}{trust}"
+
+    def finish(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Write metrics.json (the final values, wall seconds and peak memory of this process) and end the loggers."""
+        self._csv.flush()
+        final = {**metrics, "seconds": round(time.monotonic() - self.begin, 3), **peak_memory()}
+        write_json(self.dir / "metrics.json", final)
+        for logger in self._loggers:
+            logger.finish(final)
+        self._finished = True
+        return final
+
+    def outputs(self) -> str:
+        """What the run left behind, for people: the directory, then its media and exports."""
+        kinds = ("*.png", "videos/*.mp4", "export/*", "weights/*")
+        files = [str(path.relative_to(self.dir)) for kind in kinds for path in sorted(self.dir.glob(kind))]
+        return "\n  ".join([f"outputs in {self.dir}", *files])
+
+    def _read_facts(self) -> dict[str, Any]:
+        try:
+            return {"id": json.loads((self.dir / "versions.json").read_text(encoding="utf-8"))["id"]}
+        except (OSError, ValueError, KeyError):
+            return {"id": uuid.uuid4().hex[:12]}
+
+
+def _claim(directory: Path) -> Path:
+    """The directory, or the first free one of directory-2, -3 …; its run.log, made here, marks it as taken."""
+    for number in range(1, 10_000):
+        path = directory if number == 1 else directory.with_name(f"{directory.name}-{number}")
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            (path / "run.log").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
+    raise UserError(f"{directory} and 9,999 more of its name exist; clear some away")

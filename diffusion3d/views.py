@@ -1,0 +1,62 @@
+"""PosedViews: images with cameras, the one type for data items, observations and conditioning views."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from diffusion3d.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class PosedViews:
+    """V views of each of B scenes. Every image field is optional; an occlusion is a validity mask.
+
+    Attributes:
+        cameras: the B x V cameras.
+        images: sRGB in [0, 1], premultiplied by alpha where alpha is given.
+        alpha: coverage in [0, 1].
+        depth: camera-z in world units, 0 where nothing is seen.
+        normals: unit, world space, outward; 0 where nothing is seen.
+        labels: part labels, 0 is background.
+        mask: True where the image was observed.
+        captions: one text per scene.
+    """
+
+    cameras: Cameras
+    images: Float[Tensor, "B V 3 H W"] | None = None
+    alpha: Float[Tensor, "B V 1 H W"] | None = None
+    depth: Float[Tensor, "B V 1 H W"] | None = None
+    normals: Float[Tensor, "B V 3 H W"] | None = None
+    labels: Int[Tensor, "B V 1 H W"] | None = None
+    mask: Bool[Tensor, "B V 1 H W"] | None = None
+    captions: tuple[str, ...] | None = None
+
+    def over(self, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B V 3 H W"]:
+        """Images composited over one background colour per scene.
+
+        Raises:
+            ValueError: there are no images.
+        """
+        if self.images is None:
+            raise ValueError("PosedViews.over: these views carry no images")
+        if self.alpha is None:
+            return self.images
+        return self.images + (1 - self.alpha) * background[:, None, :, None, None]
+
+    def select(self, scenes: slice | Tensor = slice(None), views: slice | Tensor = slice(None)) -> PosedViews:
+        """A subset of scenes and views."""
+        fields = {
+            f.name: value[scenes][:, views]
+            for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        captions = self.captions
+        if captions is not None:
+            kept = torch.arange(len(captions))[scenes]
+            captions = tuple(captions[i] for i in kept.tolist())
+        return dataclasses.replace(self, cameras=self.cameras.select(scenes, views), captions=captions, **fields)

@@ -1,0 +1,20 @@
+import torch
+
+from diffusion3d.diffusion.combine import classifier_free, rescale
+from diffusion3d.diffusion.condition import Prediction
+
+
+def test_scale_one_is_the_conditional_and_zero_the_null():
+    null, cond = torch.randn(2, 3), torch.randn(2, 3)
+    both = {"null": Prediction(null), "cond": Prediction(cond)}
+    assert torch.equal(classifier_free(both, 0.0), null)
+    assert torch.allclose(classifier_free(both, 1.0), cond)
+    assert torch.allclose(classifier_free(both, 3.0), null + 3 * (cond - null))
+
+
+def test_rescale_matches_the_spread_of_each_scene():
+    cond = torch.randn(2, 4, 50) * torch.tensor([1.0, 3.0]).view(2, 1, 1)
+    guided = 5 * cond + 1
+    full = rescale(guided, cond, 1.0)
+    assert torch.allclose(full.std((1, 2)), cond.std((1, 2)), rtol=1e-4)
+    assert torch.equal(rescale(guided, cond, 0.0), guided)

@@ -1,0 +1,203 @@
+"""What W&B is told, read back from its own offline files, and what happens when it misbehaves."""
+
+import json
+import logging
+import struct
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import diffusion3d
+from diffusion3d.errors import UserError
+from diffusion3d.loggers import wandb as module
+from diffusion3d.loggers.base import RunInfo
+from diffusion3d.loggers.wandb import WandbLogger
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.fixture(autouse=True)
+def logged_out(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+def records(path):
+    """The protobuf records of a .wandb file: a header of 7 bytes, then LevelDB's log format (blocks of 32 KiB)."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, parts, found = path.read_bytes(), 7, b"", []
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            found.append(record)
+            parts = b""
+    return found
+
+
+def offline_files(directory):
+    return sorted((directory / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def history(found):
+    rows = []
+    for record in found:
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            rows.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
+    return rows
+
+
+@pytest.mark.slow
+def test_an_offline_run_holds_everything(tmp_path):
+    info = RunInfo("abc123", tmp_path, {"prompt": "${literal}", "task": {"steps": 3}}, "distill", "my-sweep", ["one", "two"])
+    Image.new("RGB", (4, 4)).save(tmp_path / "grid.png")
+    (tmp_path / "rgb.mp4").write_bytes(b"not really a video")
+    (tmp_path / "scene.ply").write_bytes(b"ply")
+    for segment in (range(2), range(2, 4)):
+        logger = WandbLogger("proj", finish_seconds=60)
+        logger.start(info)
+        for step in segment:
+            logger.log(step, {"loss": step / 2, "seconds": 0.1})
+        logger.image(segment[-1], "grid", tmp_path / "grid.png")
+        logger.video("rgb", tmp_path / "rgb.mp4")
+        logger.artifact("scene", tmp_path / "scene.ply")
+        logger.finish({"norm": 2.5})
+    files = offline_files(tmp_path)
+    assert len(files) == 2, "a resumed offline run is a second segment"
+    rows = []
+    for file in files:
+        found = records(file)
+        [run] = [record.run for record in found if record.WhichOneof("record_type") == "run"]
+        assert (run.run_id, run.project, run.run_group, run.job_type) == ("abc123", "proj", "my-sweep", "distill")
+        assert list(run.tags) == ["one", "two"]
+        config = {item.key: json.loads(item.value_json) for item in run.config.update}
+        assert config["prompt"] == "${literal}"
+        assert config["task"] == {"steps": 3}
+        rows += history(found)
+        artifacts = [record.request.log_artifact.artifact for record in found if record.request.HasField("log_artifact")]
+        artifacts += [record.artifact for record in found if record.WhichOneof("record_type") == "artifact"]
+        assert [(artifact.name, artifact.type) for artifact in artifacts] == [("abc123-scene", "scene")]
+        summary = {item.key: item.value_json for record in found for item in record.summary.update}
+        assert summary["final/norm"] == "2.5"
+        assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [0]
+    assert {row["_step"]: row["loss"] for row in rows if "loss" in row} == {0: 0.0, 1: 0.5, 2: 1.0, 3: 1.5}
+    media = {name for row in rows for name in ("grid", "rgb") if name in row or f"{name}/_type" in row}
+    assert media == {"grid", "rgb"}
+
+
+class FakeRun:
+    id = "id"
+    url = "https://example.invalid"
+
+    def __init__(self, log):
+        self.log = log
+
+    def finish(self, exit_code):
+        pass
+
+
+def install(monkeypatch, init=None, log=lambda *a, **k: None):
+    fake = types.ModuleType("wandb")
+    fake.calls = []
+
+    def record_init(**settings):
+        fake.calls.append(settings)
+        return FakeRun(log)
+
+    fake.init = init or record_init
+    fake.Settings = lambda **settings: settings
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
+
+
+def run_toy(directory, *overrides):
+    typed = [f"hydra.searchpath=[{CONFIGS}]", "task=toy", f"hydra.run.dir={directory}", *overrides]
+    return diffusion3d.run([*typed, "logger.wandb.finish_seconds=0.5"])
+
+
+def explode(*arguments, **settings):
+    raise RuntimeError("the server\nis on fire")
+
+
+@pytest.mark.parametrize("where", ["init", "log"])
+def test_an_error_in_wandb_is_one_warning_and_the_run_goes_on(where, monkeypatch, tmp_path, caplog):
+    install(monkeypatch, **{where: explode})
+    assert run_toy(tmp_path / "run")["norm"] > 0
+    warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "W&B is off for the rest of this run: RuntimeError: the server is on fire" in warnings[0]
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 41
+
+
+@pytest.mark.parametrize("where", ["init", "log"])
+def test_a_wandb_that_hangs_costs_no_more_than_finish_seconds(where, monkeypatch, tmp_path, caplog):
+    freed = threading.Event()
+    install(monkeypatch, **{where: lambda *a, **k: freed.wait(30)})
+    begin = time.monotonic()
+    run_toy(tmp_path / "run")
+    assert time.monotonic() - begin < 10
+    freed.set()
+    assert "it did not finish within 0.5 s; what it has can be sent by: wandb sync" in caplog.text
+
+
+def test_a_wandb_that_falls_behind_is_switched_off(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(module, "QUEUE_LENGTH", 5)
+    freed = threading.Event()
+    install(monkeypatch, log=lambda *a, **k: freed.wait(30))
+    run_toy(tmp_path / "run")
+    freed.set()
+    assert "it is 5 entries behind" in caplog.text
+
+
+def test_a_missing_wandb_is_a_warning(monkeypatch, tmp_path, caplog):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    run_toy(tmp_path / "run", "task.steps=2")
+    assert "W&B is off" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "variable", "asked", "expected"),
+    [
+        (None, None, "auto", "offline"),
+        ("environment", None, "auto", "online"),
+        ("netrc", None, "auto", "online"),
+        ("environment", "offline", "auto", "offline"),
+        (None, "disabled", "auto", "disabled"),
+        ("environment", None, "offline", "offline"),
+    ],
+)
+def test_online_when_logged_in_offline_otherwise(key, variable, asked, expected, monkeypatch, tmp_path):
+    if key == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    if key == "netrc":
+        file = tmp_path / "netrc"
+        file.write_text(f"machine api.wandb.ai login user password {'0' * 40}\n")
+        file.chmod(0o600)
+        monkeypatch.setenv("NETRC", str(file))
+    if variable is not None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    fake = install(monkeypatch)
+    logger = WandbLogger("p", mode=asked)
+    logger.start(RunInfo("i", tmp_path, {}, "distill"))
+    logger.finish(None)
+    assert fake.calls[0]["mode"] == expected
+
+
+def test_unknown_modes_are_refused():
+    with pytest.raises(UserError, match="logger.wandb.mode=on is not one of auto, online, offline"):
+        WandbLogger("p", mode="on")

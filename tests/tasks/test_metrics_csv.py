@@ -1,0 +1,49 @@
+import csv
+
+from diffusion3d.tasks import metrics_csv
+from diffusion3d.tasks.metrics_csv import MetricsCsv
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_columns_are_the_union_of_all_rows(tmp_path):
+    table = MetricsCsv(tmp_path / "m.csv")
+    table.add(0, {"a": 0.1})
+    table.flush()
+    table.add(1, {"a": 1e-17, 'odd, "name"': 2.0})
+    table.add(2, {"b": 3.0})
+    table.flush()
+    assert rows(table.path) == [
+        {"step": "0", "a": "0.1", 'odd, "name"': "", "b": ""},
+        {"step": "1", "a": "1e-17", 'odd, "name"': "2.0", "b": ""},
+        {"step": "2", "a": "", 'odd, "name"': "", "b": "3.0"},
+    ]
+
+
+def test_rows_reach_the_disk_by_themselves(tmp_path, monkeypatch):
+    table = MetricsCsv(tmp_path / "m.csv")
+    table.add(0, {"a": 1.0})
+    assert not table.path.exists()
+    monkeypatch.setattr(metrics_csv, "FLUSH_SECONDS", -1.0)
+    table.add(1, {"a": 2.0})
+    assert len(rows(table.path)) == 2
+
+
+def test_a_resumed_table_ends_as_an_undisturbed_one(tmp_path):
+    def write(table, steps):
+        for step in steps:
+            table.add(step, {"a": step / 3, **({"late": 1.0} if step > 3 else {})})
+        table.flush()
+
+    whole, cut = MetricsCsv(tmp_path / "whole.csv"), MetricsCsv(tmp_path / "cut.csv")
+    write(whole, range(9))
+    write(cut, range(6))
+    with cut.path.open("a") as file:
+        file.write("6,0.")  # a row that a kill cut short
+    again = MetricsCsv(cut.path)
+    again.drop_from(3)
+    write(again, range(3, 9))
+    assert again.path.read_text() == whole.path.read_text()

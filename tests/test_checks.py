@@ -1,0 +1,118 @@
+import pytest
+
+from diffusion3d.checks import check_capabilities, check_values
+from diffusion3d.errors import UserError
+
+DEFAULTS = {
+    "device": "auto",
+    "precision": "auto",
+    "task": {"_target_": "a.B", "steps": 40, "lr": 0.1, "minutes": None, "flag": True, "sizes": [1, 2], "name": "x"},
+    "terms": {"size": {"_target_": "t.Size", "weight": 0.5}, "ramp": {"from": 0.0, "to": 1.0}},
+    "open": {},
+}
+
+
+def changed(**values):
+    """DEFAULTS with some values replaced; keys are dotted with double underscores."""
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in DEFAULTS.items()}
+    config["terms"] = {name: dict(term) for name, term in DEFAULTS["terms"].items()}
+    for dotted, value in values.items():
+        node = config
+        *path, last = dotted.split("__")
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {},
+        {"task__steps": 3},
+        {"task__lr": 1},
+        {"task__minutes": 2},
+        {"task__minutes": "anything"},
+        {"task__sizes": [3, 4, 5]},
+        {"task__sizes": []},
+        {"task__name": None},
+        {"task__name": "1e3"},
+        {"task__steps": "${seed}"},
+        {"terms__size__weight": {"from": 0, "to": 1, "start": 0.5}},
+        {"terms__ramp": 0.3},
+        {"terms__ramp": {"from": 0, "to": 1, "end": 0.5}},
+        {"terms__size": None},
+        {"terms__new": {"_target_": "t.New", "anything": 1}},
+        {"terms__size": {"_target_": "t.Other", "other": 1}},
+        {"open": {"a": {"b": 1}}},
+        {"device": "cuda", "precision": "bf16"},
+    ],
+)
+def test_fitting_values_pass(good):
+    check_values(DEFAULTS, changed(**good))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"task__steps": "abc"}, r"task.steps=abc is text; it must be an integer, such as 40"),
+        ({"task__steps": 3.0}, r"task.steps=3.0 must be an integer: task.steps=3$"),
+        ({"task__steps": 3.5}, r"task.steps=3.5 is a number; it must be an integer"),
+        ({"task__steps": True}, r"task.steps=true is true or false"),
+        ({"task__steps": None}, r"task.steps=null is null"),
+        ({"task__lr": "fast"}, r"task.lr=fast is text; it must be a number"),
+        ({"task__flag": 1}, r"task.flag=1 is an integer; it must be true or false"),
+        ({"task__sizes": 3}, r"task.sizes=3 is an integer; it must be a list"),
+        ({"task__sizes": [1, "b"]}, r"task.sizes\[1\]=b is text"),
+        ({"task__name": 5}, r"task.name=5 is an integer; it must be text"),
+        ({"task": 5}, r"task=5 is an integer; it must be a mapping"),
+        ({"terms__size__weight": {"from": 0, "until": 1}}, r"terms.size.weight=\{from, until\} is a mapping"),
+        ({"task__stepz": 3}, r"there is no task.stepz in the config; did you mean task.steps"),
+        ({"terms__sise": {"weight": 1}}, r"there is no terms.sise in the config; did you mean terms.size"),
+        ({"steps": 3}, r"did you mean task.steps"),
+        ({"device": "tpu"}, r"device=tpu is not one of auto, cpu, cuda, mps"),
+        ({"precision": "fp8"}, r"precision=fp8 is not one of auto, fp32, bf16"),
+    ],
+)
+def test_others_are_refused_in_one_line(bad, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check_values(DEFAULTS, changed(**bad))
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_added_on_purpose_pass():
+    check_values(DEFAULTS, changed(task__extra=1), added=["task.extra"])
+
+
+CONFIG = {
+    "prompt": "castle",
+    "task": {"uses": ["prior", "guidance"], "needs": [], "provides": []},
+    "prior": {"provides": ["text", "camera"]},
+    "guidance": {"needs": ["text", "prompt"]},
+    "data": {"needs": ["nothing that exists"]},
+}
+CHOICES = {"task": "distill", "prior": "ddpm", "guidance": "sds", "data": "toybox"}
+
+
+def providers(need, groups):
+    return [f"prior={need}_prior" for group in groups if group == "prior" and need != "magic"]
+
+
+def test_groups_that_a_task_does_not_use_need_nothing():
+    check_capabilities(CONFIG, CHOICES, providers)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"prior": {"provides": ["camera"]}},
+            r"guidance=sds needs 'text', which task=distill, prior=ddpm do not provide; these provide it: prior=text_prior",
+        ),
+        ({"guidance": {"needs": ["magic"]}}, r"guidance=sds needs 'magic'.*no choice provides it"),
+        ({"prompt": " \n"}, r'guidance=sds needs a prompt and it is empty; give one, such as prompt="a castle"'),
+    ],
+)
+def test_missing_capabilities_are_named_with_what_would_provide_them(change, message):
+    with pytest.raises(UserError, match=message):
+        check_capabilities(CONFIG | change, CHOICES, providers)
