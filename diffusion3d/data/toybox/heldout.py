@@ -14,7 +14,6 @@ from diffusion3d.data.toybox.parts import Subject
 
 PATH = Path(__file__).with_name("heldout.json")
 
-
 KEPT = {
     ("castle", "walls", "grey"),
     ("castle", "roofs", "red"),
@@ -32,6 +31,23 @@ KEPT = {
     ("rocket", "body", "white"),
     ("rocket", "fins", "red"),
     ("cactus", "body", "green"),
+    ("boat", "hull", "red"),
+    ("cat", "fur", "orange"),
+    ("horse", "coat", "brown"),
+    ("elephant", "body", "grey"),
+    ("rabbit", "fur", "white"),
+    ("duck", "body", "yellow"),
+    ("turtle", "shell", "green"),
+    ("penguin", "body", "black"),
+    ("robot", "body", "grey"),
+    ("mushroom", "cap", "red"),
+    ("lamp", "shade", "yellow"),
+    ("cake", "sponge", "pink"),
+    ("mug", "body", "white"),
+    ("train", "body", "black"),
+    ("truck", "cab", "red"),
+    ("helicopter", "body", "red"),
+    ("snowman", "hat", "black"),
 }
 """Combinations that stay in training because everybody asks for them."""
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from diffusion3d.data.toybox.parts import Subject
 from diffusion3d.data.toybox.subjects_buildings import BUILDINGS, FIXTURES
 from diffusion3d.data.toybox.subjects_craft import CRAFT
+from diffusion3d.data.toybox.subjects_objects import SUBJECTS as OBJECTS
 from diffusion3d.data.toybox.subjects_vehicles import VEHICLES
 
-try:
-    from diffusion3d.data.toybox.subjects_objects import SUBJECTS as OBJECTS
-except ImportError:
-    OBJECTS = ()
 SUBJECTS: tuple[Subject, ...] = BUILDINGS + VEHICLES + CRAFT + FIXTURES + OBJECTS
 ASYMMETRIC: tuple[str, ...] = tuple(subject.name for subject in SUBJECTS if subject.asymmetric)
 """Subjects whose front and back look clearly different."""
