@@ -50,9 +50,23 @@ class Orbit:
         elevation = self.low + (self.high - self.low) * torch.rand(scenes, self.views)
         return orbit(azimuth, elevation, self.distance, self.fov, self.size, self.size)
 
-    def turntable(self, frames: int | None = None, size: int | None = None, elevation: float | None = None) -> Cameras:
-        """One turn, starting at the front."""
-        frames = frames or self.turntable_frames
-        azimuth = 360 * torch.arange(frames).float()[None] / frames
-        height = torch.full_like(azimuth, self.turntable_elevation if elevation is None else elevation)
-        return orbit(azimuth, height, self.distance, self.fov, size or self.size, size or self.size)
+    def turntable(
+        self,
+        frames: int | None = None,
+        size: int | None = None,
+        elevation: tuple[float, float] | None = None,
+        turns: float = 1.0,
+    ) -> Cameras:
+        """A camera path that starts at the front: `turns` turns while the elevation goes from one value to another.
+
+        Raises:
+            UserError: an elevation outside (-90, 90), no frames or pixels.
+        """
+        frames, size = frames or self.turntable_frames, size or self.size
+        start, end = elevation or (self.turntable_elevation, self.turntable_elevation)
+        if frames < 1 or size < 1 or not all(-90 < value < 90 for value in (start, end)):
+            raise UserError(
+                f"turntable: frames={frames} and size={size} must be positive, elevations {start}, {end} in (-90, 90)"
+            )
+        share = torch.arange(frames).float()[None] / frames
+        return orbit(360 * turns * share, start + (end - start) * share, self.distance, self.fov, size, size)

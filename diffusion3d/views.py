@@ -60,3 +60,11 @@ class PosedViews:
             kept = torch.arange(len(captions))[scenes]
             captions = tuple(captions[i] for i in kept.tolist())
         return dataclasses.replace(self, cameras=self.cameras.select(scenes, views), captions=captions, **fields)
+
+    def to(self, device: torch.device | str) -> PosedViews:
+        fields = {
+            f.name: value.to(device)
+            for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        return dataclasses.replace(self, cameras=self.cameras.to(device), **fields)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras
-from diffusion3d.diffusion.combine import classifier_free, rescale
 from diffusion3d.diffusion.condition import Condition
 from diffusion3d.errors import UserError
 from diffusion3d.guidance.base import Guidance, Scheduled, Step, surrogate, uniform_level
 from diffusion3d.priors.base import Prior
+from diffusion3d.priors.draw import guided
 from diffusion3d.rendering.render import Render, composite
 from diffusion3d.representations.base import Scene
 
@@ -64,10 +64,7 @@ class SDS(Guidance):
             t = uniform_level(*self.levels(step), x.shape[0], x.device)
             noise = torch.randn(x.shape).to(x.device)
             x_t = self.prior.schedule.add_noise(x, noise, t)
-            predictions = self.prior.predict(x_t, t, {"null": condition.without_text(), "cond": condition})
-            x0 = rescale(
-                classifier_free(predictions, step.value(self.scale)), predictions["cond"].x0, self.rescale
-            )
+            x0 = guided(self.prior, x_t, t, condition, step.value(self.scale), self.rescale)
             grad = x - x0
             if self.weighting == "sigma_squared":
                 alpha, sigma = self.prior.schedule.signal(t, x)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -24,3 +25,7 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def validate(self, batches: Iterable[PosedViews]) -> dict[str, float]:
         """Named figures on held-out data, the same noise at every call."""
+
+    @abstractmethod
+    def preview(self, path: Path, prompts: Sequence[str]) -> None:
+        """Write a picture (PNG) of what has been learned, the same noise at every call."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from diffusion3d.backgrounds import Backgrounds
+from diffusion3d.cameras import orbit
 from diffusion3d.diffusion.condition import Condition
+from diffusion3d.diffusion.sampler import Sampler
+from diffusion3d.export.pictures import write_grid
 from diffusion3d.objectives.base import Objective
 from diffusion3d.priors.base import Prior
+from diffusion3d.priors.draw import draw
 from diffusion3d.views import PosedViews
 
 
@@ -27,7 +33,7 @@ class Denoising(Objective):
         weight_cap: largest weight of the x0 error.
         text_dropout: share of the scenes that see no text.
         clean_view: share of the scenes with several views that have a clean one.
-        backgrounds: shares of "white", "grey" (any grey) and "colour" (any colour) backgrounds.
+        backgrounds: behind the objects.
     """
 
     def __init__(
@@ -38,7 +44,7 @@ class Denoising(Objective):
         weight_cap: float = 20.0,
         text_dropout: float = 0.1,
         clean_view: float = 0.15,
-        backgrounds: Mapping[str, float] | None = None,
+        backgrounds: Backgrounds | None = None,
     ) -> None:
         super().__init__()
         self.prior = prior
@@ -46,15 +52,10 @@ class Denoising(Objective):
         self.weight_cap = weight_cap
         self.text_dropout = text_dropout
         self.clean_view = clean_view
-        self.backgrounds = dict(backgrounds or {"white": 0.3, "grey": 0.5, "colour": 0.2})
+        self.backgrounds = backgrounds or Backgrounds()
 
     def trained(self) -> nn.Module:
         return self.prior.network
-
-    def draw_background(self, scenes: int) -> Float[Tensor, "B 3"]:
-        kind = torch.multinomial(torch.tensor([self.backgrounds[k] for k in ("white", "grey", "colour")]), scenes, True)
-        grey, colour = torch.rand(scenes, 1).expand(-1, 3), torch.rand(scenes, 3)
-        return torch.stack([torch.ones(scenes, 3), grey, colour])[kind, torch.arange(scenes)]
 
     def draw_levels(self, scenes: int, views: int) -> Int[Tensor, "B V"]:
         T = self.prior.schedule.num_timesteps
@@ -87,7 +88,7 @@ class Denoising(Objective):
     def loss(self, batch: PosedViews) -> dict[str, Tensor]:
         scenes, views = batch.cameras.shape
         device = batch.cameras.c2w.device
-        background = self.draw_background(scenes).to(device)
+        background = self.backgrounds.sample(scenes).to(device)
         t = self.draw_levels(scenes, views).to(device)
         dropped = (torch.rand(scenes) < self.text_dropout).to(device)
         noise = torch.randn(scenes, views, 3, batch.cameras.height, batch.cameras.width).to(device)
@@ -112,3 +113,14 @@ class Denoising(Objective):
                 error = self.error(batch, white, t, kept, noise.to(device))
                 totals.setdefault(f"validation/x0_error_t{int(share * T)}", []).append(float(error.mean()))
         return {name: sum(values) / len(values) for name, values in totals.items()}
+
+    @torch.no_grad()
+    def preview(self, path: Path, prompts: Sequence[str]) -> None:
+        """Four views of every prompt: DDIM in 20 steps, guidance 3."""
+        device = next(self.prior.parameters()).device
+        azimuth = torch.tensor([[30.0, 120.0, 210.0, 300.0]], device=device).expand(len(prompts), -1)
+        size = self.prior.image_size
+        cameras = orbit(azimuth, torch.full_like(azimuth, 15.0), 3.0, 40.0, size, size)
+        condition = self.prior.condition(prompts, cameras)
+        images = draw(self.prior, Sampler(20), condition, generator=torch.Generator().manual_seed(0))
+        write_grid(path, list(images.cpu()), labels=prompts)

@@ -44,6 +44,10 @@ class Prior(nn.Module, ABC):
     def decode(self, x: Tensor) -> Float[Tensor, "B V 3 H W"]:
         """The prior's space to images, not clamped."""
 
+    def warning(self, prompt: str) -> str | None:
+        """What to tell someone whose prompt lies outside what the prior knows; None where it does not."""
+        return None
+
     def predict(
         self, x_t: Tensor, t: Int[Tensor, "*S"], conditions: Mapping[str, Condition]
     ) -> dict[str, Prediction]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition, Prediction
 from diffusion3d.diffusion.schedule import Schedule
-from diffusion3d.errors import UserError
+from diffusion3d.precision import autocast
 from diffusion3d.priors.base import Prior
 from diffusion3d.priors.text import SentenceEncoder
+from diffusion3d.priors.weights import find_weights, read_weights
+
+FAMILIAR = 0.45
+"""Cosine similarity to the nearest known subject below which a prompt is unknown."""
 
 
 def plucker(cameras: Cameras, height: int, width: int) -> Float[Tensor, "B V 6 H W"]:
@@ -35,9 +35,8 @@ class DDPM(Prior):
         text: encodes prompts.
         image_size: side of the views, pixels.
         num_timesteps: levels of the cosine schedule.
-        weights: safetensors file with the network's weights; None starts from scratch.
-        sha256: expected hash of that file; None does not check.
-        precision: "bf16" runs the network under autocast; conversions stay float32.
+        weights: safetensors file with the network's weights, a path or one that ships; None starts from scratch.
+        precision: "bf16" runs the network under autocast; conversions stay float32. "auto" does where it is fast.
     """
 
     space = "pixel"
@@ -49,8 +48,7 @@ class DDPM(Prior):
         image_size: int = 128,
         num_timesteps: int = 1000,
         weights: str | None = None,
-        sha256: str | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -58,8 +56,11 @@ class DDPM(Prior):
         self.image_size = image_size
         self.schedule = Schedule.cosine(num_timesteps, image_size)
         self.precision = precision
+        self.vocabulary: tuple[str, ...] = ()
         if weights is not None:
-            self.network.load_state_dict(read_weights(Path(weights), sha256, self.network))
+            state, facts = read_weights(find_weights(weights), self.network)
+            self.network.load_state_dict(state)
+            self.vocabulary = tuple(facts.get("vocabulary", ()))
 
     def condition(
         self, prompts: Sequence[str], cameras: Cameras, background: Float[Tensor, "B 3"] | None = None
@@ -68,6 +69,21 @@ class DDPM(Prior):
         if background is None:
             background = torch.ones(len(prompts), 3, device=cameras.c2w.device)
         return Condition(cameras=cameras, extra={"background": background}).with_text(text)
+
+    @torch.no_grad()
+    def warning(self, prompt: str) -> str | None:
+        if not self.vocabulary or not prompt.strip():
+            return None
+        pooled = self.text.encode([prompt, *self.vocabulary]).pooled
+        assert pooled is not None
+        similarity = torch.nn.functional.cosine_similarity(pooled[:1, 0], pooled[1:, 0])
+        if float(similarity.max()) >= FAMILIAR:
+            return None
+        near = [self.vocabulary[i] for i in similarity.topk(min(3, len(self.vocabulary))).indices.tolist()]
+        return (
+            f"the prior has never seen anything like {prompt[:60]!r}; nearest of the {len(self.vocabulary)} subjects it "
+            f"knows: {', '.join(near)}. Other subjects need a prior trained on open-vocabulary images."
+        )
 
     def encode(self, images: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V 3 H W"]:
         return images * 2 - 1
@@ -91,34 +107,7 @@ class DDPM(Prior):
         time = (levels + 1).float() / self.schedule.num_timesteps
         time = torch.where(levels < 0, torch.full_like(time, -1.0), time)
         background = condition.extra["background"] * 2 - 1
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with autocast(x_t.device, self.precision):
             x0 = self.network(x_t, time, rays, background, **text)
         clean = (levels < 0)[:, :, None, None, None]
         return Prediction(torch.where(clean, x_t, x0.float()))
-
-
-def read_weights(path: Path, sha256: str | None, network: nn.Module) -> dict[str, Tensor]:
-    """Weights for `network` from a safetensors file, in float32.
-
-    Raises:
-        UserError: the file is missing, truncated, not the expected one, or made for another network.
-    """
-    if not path.is_file():
-        raise UserError(f"prior.weights={path} does not exist; give a .safetensors file, or null to start from scratch")
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and digest != sha256:
-        raise UserError(f"{path} has sha256 {digest[:12]}…, expected {sha256[:12]}…: the download or checkout is damaged")
-    try:
-        state = load_safetensors(data)
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}); fetch it again") from None
-    want = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    have = {name: tuple(value.shape) for name, value in state.items()}
-    if want != have:
-        odd = next(name for name in sorted(want.keys() | have.keys()) if want.get(name) != have.get(name))
-        raise UserError(
-            f"{path} does not fit prior.network: {odd} is {have.get(odd, 'missing')} in the file and "
-            f"{want.get(odd, 'absent')} in the network; set prior.network as the weights' card says"
-        )
-    return {name: value.float() for name, value in state.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,6 +14,7 @@ from diffusion3d.cameras import Cameras
 from diffusion3d.rendering.render import Render
 
 
+@runtime_checkable
 class Scene(Protocol):
     """B scenes that can be looked at."""
 

@@ -30,6 +30,7 @@ from diffusion3d.cameras import Cameras, orbit
 from diffusion3d.data.toybox import captions
 from diffusion3d.data.toybox.generate import SPLITS, draw
 from diffusion3d.data.toybox.render import render_rgba
+from diffusion3d.data.toybox.subjects import SUBJECTS
 from diffusion3d.errors import UserError
 from diffusion3d.views import PosedViews
 
@@ -255,6 +256,8 @@ class ToyboxCache:
                 self.scenes.append(json.loads(lines[place]))
         self._rgba, self._c2w, self._K = rgba, c2w, K
         self._where = np.array(where, np.int64).reshape(-1, 2)
+        self.views, self.size = spec.views, spec.size
+        self.vocabulary = tuple(subject.name for subject in SUBJECTS)
 
     def __len__(self) -> int:
         return len(self._where)

@@ -1,0 +1,76 @@
+"""Weights as a safetensors file and, beside it, a JSON file that vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from diffusion3d.errors import UserError
+
+SHIPPED = Path(__file__).parent / "weights"
+"""Where the weights that come with the package are."""
+
+
+def find_weights(name: str) -> Path:
+    """A path as given, or a file of the package.
+
+    Raises:
+        UserError: neither exists.
+    """
+    for path in (Path(name).expanduser(), SHIPPED / name):
+        if path.is_file():
+            return path
+    shipped = ", ".join(sorted(p.name for p in SHIPPED.glob("*.safetensors"))) or "none"
+    raise UserError(
+        f"prior.weights={name} does not exist; give a .safetensors file, one that ships with the package ({shipped}), "
+        "or null to start from scratch"
+    )
+
+
+def write_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write float16 weights, and beside them `facts` and the weights' sha256 as JSON."""
+    data = save_safetensors({name: value.half().contiguous().cpu() for name, value in module.state_dict().items()})
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+    content = {**facts, "sha256": hashlib.sha256(data).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights for `module` in float32, and the facts beside them ({} where there are none).
+
+    Raises:
+        UserError: the file is truncated, is not the one that its JSON vouches for, or was made for another network.
+    """
+    data = path.read_bytes()
+    beside = path.with_suffix(".json")
+    facts = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    digest = hashlib.sha256(data).hexdigest()
+    if facts.get("sha256", digest) != digest:
+        raise UserError(
+            f"{path} has sha256 {digest[:12]}…, {beside.name} beside it says {facts['sha256'][:12]}…: "
+            "the file is damaged or was replaced; fetch both again"
+        )
+    try:
+        state = load_safetensors(data)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); fetch it again") from None
+    want = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    have = {name: tuple(value.shape) for name, value in state.items()}
+    if want != have:
+        odd = next(name for name in sorted(want.keys() | have.keys()) if want.get(name) != have.get(name))
+        raise UserError(
+            f"{path} does not fit prior.network: {odd} is {have.get(odd, 'missing')} in the file and "
+            f"{want.get(odd, 'absent')} in the network; set prior.network as the weights' card says"
+        )
+    return {name: value.to(torch.float32) for name, value in state.items()}, facts

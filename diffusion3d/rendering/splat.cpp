@@ -1,0 +1,102 @@
+// C interface of the Gaussian-splat rasteriser; see kernel.py. Results are the same bits for any number of threads.
+#include "projection.h"
+#include "raster.h"
+
+namespace {
+
+template <typename Call>
+void by_channels(int channels, Call call) {
+  if (channels == 1) return call(std::integral_constant<int, 1>());
+  if (channels == 3) return call(std::integral_constant<int, 3>());
+  if (channels == 4) return call(std::integral_constant<int, 4>());
+  call(std::integral_constant<int, 0>());
+}
+
+}  // namespace
+
+#define API __attribute__((visibility("default")))
+
+extern "C" {
+
+API void d3d_project(int scenes, int cameras, int count, int width, int height, float eps2d, float near_plane, float far_plane,
+                 float radius_clip, int antialiased, const float* means, const float* quats, const float* scales,
+                 const float* opacities, const float* viewmats, const float* Ks, int32_t* radii, float* means2d, float* depths,
+                 float* ellipses, float* compensations, int threads) {
+  projection::forward({scenes, cameras, count, width, height, eps2d}, near_plane, far_plane, radius_clip, antialiased, means, quats,
+                      scales, opacities, viewmats, Ks, radii, means2d, depths, ellipses, compensations, threads);
+}
+
+API void d3d_project_backward(int scenes, int cameras, int count, int width, int height, float eps2d, const float* means,
+                          const float* quats, const float* scales, const float* viewmats, const float* Ks, const int32_t* radii,
+                          const float* v_means2d, const float* v_depths, const float* v_ellipses, const float* v_compensations,
+                          float* v_means, float* v_quats, float* v_scales, float* v_viewmats, int threads) {
+  projection::backward({scenes, cameras, count, width, height, eps2d}, means, quats, scales, viewmats, Ks, radii, v_means2d, v_depths,
+                       v_ellipses, v_compensations, v_means, v_quats, v_scales, v_viewmats, threads);
+}
+
+API void d3d_free(void* frame) { delete static_cast<raster::Frame*>(frame); }
+
+// Returns what the backward pass needs; d3d_free releases it.
+API void* d3d_composite(int images, int count, int width, int height, int channels, const int32_t* radii, const float* means2d,
+                    const float* depths, const float* ellipses, const float* opacities, const float* colors, float* image,
+                    float* transmittance, int threads) {
+  using namespace raster;
+  auto* f = new Frame;
+  f->images = images, f->count = count, f->width = width, f->height = height, f->channels = channels;
+  f->tile_h = channels <= 4 ? 32 : 16;
+  f->tiles_x = (width + TILE_W - 1) / TILE_W, f->tiles_y = (height + f->tile_h - 1) / f->tile_h;
+  f->image.resize(images);
+  f->stop.resize((size_t)images * height * width);
+  const Inputs in{radii, means2d, depths, ellipses, opacities, colors};
+  Pool::run(images, threads, [&](int i) { prepare(*f, f->image[i], in, i); });
+  by_channels(channels, [&](auto c) {
+    Pool::run(images * f->tiles(), threads, [&](int task) {
+      forward_tile<decltype(c)::value>(*f, task / f->tiles(), task % f->tiles(), image, transmittance);
+    });
+  });
+  return f;
+}
+
+// v_absgrad may be null; it is added to.
+API void d3d_composite_backward(const void* frame, const float* transmittance, const float* v_image, const float* v_transmittance,
+                            float* v_means2d, float* v_ellipses, float* v_opacities, float* v_colors, float* v_absgrad, int threads) {
+  using namespace raster;
+  const Frame& f = *static_cast<const Frame*>(frame);
+  const int size = G_COLOR + f.channels;
+  std::vector<std::unique_ptr<float[]>> sums(f.images);
+  for (int i = 0; i < f.images; i++) sums[i].reset(new float[f.image[i].entries.size() * size]);
+  by_channels(f.channels, [&](auto c) {
+    Pool::run(f.images * f.tiles(), threads, [&](int task) {
+      const int i = task / f.tiles(), tile = task % f.tiles();
+      auto* call = v_absgrad ? backward_tile<decltype(c)::value, true> : backward_tile<decltype(c)::value, false>;
+      call(f, i, tile, transmittance, v_image, v_transmittance, sums[i].get());
+    });
+  });
+  const int chunk = 1024, chunks = (f.count + chunk - 1) / chunk;
+  Pool::run(f.images * chunks, threads, [&](int task) {
+    const int index = task / chunks, first = task % chunks * chunk;
+    const Image& image = f.image[index];
+    std::vector<double> total(size);
+    for (int i = first; i < std::min(f.count, first + chunk); i++) {
+      const size_t g = (size_t)index * f.count + i;
+      const int j = image.rank[i];
+      std::fill(total.begin(), total.end(), 0.0);
+      if (j >= 0) {
+        const int end = j + 1 < (int)image.splats.size() ? image.splats[j + 1].slot : (int)image.entries.size();
+        for (int slot = image.splats[j].slot; slot < end; slot++)
+          for (int d = 0; d < size; d++) total[d] += sums[index][(size_t)slot * size + d];
+      }
+      const Splat p = j >= 0 ? image.splats[j] : Splat{};
+      v_means2d[2 * g] = (float)(p.a * total[G_D]);
+      v_means2d[2 * g + 1] = (float)(p.q * total[G_Y] - (double)p.a * p.s * total[G_D]);
+      v_ellipses[3 * g] = (float)(-0.5 * total[G_DD]);
+      v_ellipses[3 * g + 1] = (float)(p.a * total[G_DY]);
+      v_ellipses[3 * g + 2] = (float)(-0.5 * total[G_YY]);
+      v_opacities[g] = j >= 0 ? (float)(total[G_E] / p.o) : 0.0f;
+      for (int c = 0; c < f.channels; c++) v_colors[g * f.channels + c] = (float)total[G_COLOR + c];
+      if (v_absgrad) v_absgrad[2 * g] += (float)total[G_ABS_X], v_absgrad[2 * g + 1] += (float)total[G_ABS_Y];
+    }
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,117 @@
+"""Distil a prior into a scene: random views, guidance and terms, gradient descent on the representation."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from diffusion3d.backgrounds import Backgrounds
+from diffusion3d.camera_sampling import Orbit
+from diffusion3d.export.pictures import write_grid
+from diffusion3d.guidance.base import Guidance, Step, Term
+from diffusion3d.precision import pick_device
+from diffusion3d.priors.base import Prior
+from diffusion3d.rendering import kernel_name
+from diffusion3d.rendering.render import Render, composite
+from diffusion3d.representations.base import Representation, SceneParameters
+from diffusion3d.tasks.build import CAPABILITIES, build
+from diffusion3d.tasks.loop import loop
+from diffusion3d.tasks.media import write_media
+from diffusion3d.tasks.run_dir import Run
+
+log = logging.getLogger(__name__)
+
+
+class Distill:
+    """Text to 3D. It knows the prior, the representation, the guidance and the cameras by their contracts only."""
+
+    def __init__(self, config: DictConfig, run: Run) -> None:
+        self.config, self.files = config, run
+        self.device = pick_device(config.device)
+
+    def run(self) -> dict[str, float]:
+        config, task = self.config, self.config.task
+        prior: Prior = build(config.prior).to(self.device).eval().requires_grad_(False)
+        warning = prior.warning(config.prompt)
+        if warning is not None:
+            log.warning(warning)
+        camera: Orbit = build(config.camera)
+        backgrounds: Backgrounds = build(task.background)
+        representation: Representation = build(config.representation)
+        guidance: Guidance = build(config.guidance, prior=prior).to(self.device)
+        terms: list[Term] = [build(node) for name, node in config.terms.items() if name not in CAPABILITIES]
+        owner = SceneParameters(representation, representation.init(1)).to(self.device)
+        optimizer = torch.optim.Adam(owner.param_groups(), eps=1e-15)
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        self.files.record(rasterizer=kernel_name(self.device))
+        self.files.start_loggers()
+        guidance.prepare(owner.scene(), prior.condition([config.prompt], camera.turntable(1).to(self.device)))
+        self.render: Render | None = None
+
+        def losses(index: int) -> dict[str, Tensor]:
+            step = Step(index, task.steps)
+            cameras = camera.sample().to(self.device)
+            condition = prior.condition([config.prompt], cameras, backgrounds.sample(1).to(self.device))
+            scene = owner.scene()
+            self.render = scene.render(cameras)
+            found: dict[str, Tensor] = {}
+            for term in (guidance, *terms):
+                found.update(term(scene, self.render, cameras, condition, step))
+            return found
+
+        def update(index: int) -> None:
+            step = Step(index, task.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rates[group["name"]] * step.value(task.lr)
+            optimizer.step()
+            assert self.render is not None
+            representation.density_control(owner, optimizer, self.render, index)
+            optimizer.zero_grad(set_to_none=True)
+            guidance.update(step)
+
+        def load(state: dict[str, Any]) -> None:
+            owner.load_raw(state["raw"])
+            for group, parameters in zip(optimizer.param_groups, owner.param_groups(), strict=True):
+                group["params"] = parameters["params"]
+            optimizer.load_state_dict(state["optimizer"])
+            representation.load_state(state["density"])
+            guidance.load_state_dict(state["guidance"])
+
+        white = torch.ones(1, 3, device=self.device)
+
+        @torch.no_grad()
+        def preview(done: int) -> None:
+            path = self.files.path("previews", f"step_{done:05d}.png")
+            views = composite(owner.scene().render(camera.turntable(4).to(self.device)), white)
+            write_grid(path, [views[0].cpu()])
+            self.files.image(done, "preview", path)
+
+        learned = [name for name, _ in guidance.named_parameters() if not name.startswith("prior.")]
+        done = loop(
+            self.files,
+            losses,
+            update,
+            steps=task.steps,
+            minutes=task.minutes,
+            state=lambda: {
+                "raw": {name: value.detach() for name, value in owner.raw.items()},
+                "optimizer": optimizer.state_dict(),
+                "density": representation.state(),
+                "guidance": {name: guidance.state_dict()[name] for name in learned},
+            },
+            load_state=load,
+            checkpoint_every=task.checkpoint_every,
+            preview=preview,
+            preview_every=task.preview_every,
+        )
+        scene = owner.scene()
+        write_media(self.files, scene, camera.turntable(size=task.video_size).to(self.device), white, task.fps)
+        for name, content in representation.export(owner.raw).items():
+            path = self.files.path("export", name)
+            path.write_bytes(content)
+            self.files.artifact(name, path)
+        return {"steps": done, "elements": sum(1 for _ in owner.raw["means"][0])} if "means" in owner.raw else {"steps": done}

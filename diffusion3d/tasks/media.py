@@ -1,0 +1,24 @@
+"""Videos and the contact sheet of a scene."""
+
+from __future__ import annotations
+
+import torch
+
+from diffusion3d.cameras import Cameras
+from diffusion3d.export.pictures import render_frames, write_gif, write_grid, write_video
+from diffusion3d.representations.base import Scene
+from diffusion3d.tasks.run_dir import Run
+
+SHEET_VIEWS = 8
+
+
+def write_media(run: Run, scene: Scene, cameras: Cameras, background: torch.Tensor, fps: int) -> None:
+    """videos/rgb.mp4, videos/depth.mp4, videos/rgb.gif and contact_sheet.png of scene 0 seen from `cameras` [1, F]."""
+    frames = render_frames(scene, cameras, background)
+    for name, pictures in (("rgb", frames.rgb), ("depth", frames.depth)):
+        run.video(name, write_video(run.path("videos", f"{name}.mp4"), pictures, fps))
+    write_gif(run.path("videos", "rgb.gif"), frames.rgb, fps)
+    chosen = torch.linspace(0, len(frames.rgb), SHEET_VIEWS + 1)[:-1].long()
+    rows = [frames.rgb[chosen], frames.depth[chosen].expand(-1, 3, -1, -1)]
+    write_grid(run.dir / "contact_sheet.png", [row.cpu() for row in rows])
+    run.image(0, "contact_sheet", run.dir / "contact_sheet.png")

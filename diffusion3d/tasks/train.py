@@ -1,0 +1,137 @@
+"""Train an objective's module: AdamW, EMA, validation, sample grids, weights to ship."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from diffusion3d.data.base import BatchShape, Splits, draw_batch
+from diffusion3d.errors import UserError
+from diffusion3d.objectives.base import Objective
+from diffusion3d.precision import pick_device
+from diffusion3d.priors.weights import write_weights
+from diffusion3d.tasks.build import build
+from diffusion3d.tasks.loop import loop
+from diffusion3d.tasks.run_dir import Run
+
+log = logging.getLogger(__name__)
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float) -> float:
+    """Linear warm-up over `warmup` steps, constant, then linear to zero over the last `decay` share of `steps`."""
+    left = (steps - step) / max(1.0, decay * steps)
+    return peak * min(1.0, (step + 1) / max(1, warmup), left)
+
+
+class Train:
+    """Optimises `objective` over `data`; step `n` sees the same batch in every run with the same seed."""
+
+    def __init__(self, config: DictConfig, run: Run) -> None:
+        self.config, self.files = config, run
+        self.device = pick_device(config.device)
+
+    def run(self) -> dict[str, float]:
+        config, task = self.config, self.config.task
+        data: Splits = build(config.data)
+        for name, split in (("train", data.train), ("validation", data.validation)):
+            if len(split) == 0:
+                raise UserError(f"data.{name} holds no scenes; render or add some first")
+        prior = build(config.prior).to(self.device)
+        objective: Objective = build(config.objective, prior=prior).to(self.device)
+        learner = objective.trained()
+        average = copy.deepcopy(learner).eval().requires_grad_(False)
+        parameters = list(learner.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=task.lr, betas=tuple(task.betas), weight_decay=task.weight_decay)
+        shapes = [BatchShape(**shape) for shape in task.batches]
+        held = [self._validation_batch(data, number) for number in range(task.validation_batches)]
+        best: dict[str, float] = {}
+
+        def losses(step: int) -> dict[str, Tensor]:
+            rng = np.random.default_rng((config.seed, step))
+            return objective.loss(draw_batch(data.train, shapes, task.even_views, rng).to(self.device))
+
+        def update(step: int) -> dict[str, float]:
+            rate = learning_rate(step, task.steps, task.lr, task.warmup, task.decay)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            norm = torch.nn.utils.clip_grad_norm_(parameters, task.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            keep = min(task.ema, (step + 1) / (step + 10))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), parameters, 1 - keep)
+            return {"lr": rate, "grad_norm": float(norm)}
+
+        def preview(done: int) -> None:
+            with swapped(learner, average):
+                learner.eval()
+                best.update(objective.validate(held))
+                self.files.log(done, best)
+                log.info("step %d  %s", done, "  ".join(f"{k.split('/')[-1]} {v:.5f}" for k, v in best.items()))
+                path = self.files.path("previews", f"step_{done:07d}.png")
+                objective.preview(path, list(task.preview_prompts))
+                self.files.image(done, "samples", path)
+                write_weights(self.files.path("export", "weights.safetensors"), average, self._facts(data, done, best))
+                learner.train()
+
+        def load(state: dict[str, Any]) -> None:
+            learner.load_state_dict(state["learner"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+
+        done = loop(
+            self.files,
+            losses,
+            update,
+            steps=task.steps,
+            minutes=task.minutes,
+            state=lambda: {
+                "learner": learner.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
+            load_state=load,
+            checkpoint_every=task.checkpoint_every,
+            preview=preview,
+            preview_every=task.preview_every,
+        )
+        if done % task.preview_every:
+            preview(done)
+        self.files.artifact("weights", self.files.dir / "export" / "weights.safetensors")
+        return best
+
+    def _validation_batch(self, data: Splits, number: int) -> Any:
+        rng = np.random.default_rng((1, number))
+        shape = BatchShape(scenes=8, views=4)
+        return draw_batch(data.validation, [shape], even=1.0, rng=rng).to(self.device)
+
+    def _facts(self, data: Splits, done: int, scores: dict[str, float]) -> dict[str, Any]:
+        return {
+            "vocabulary": list(data.train.vocabulary),
+            "steps": done,
+            "scenes": len(data.train),
+            "scores": {name: round(value, 6) for name, value in scores.items()},
+        }
+
+
+class swapped:
+    """Within this context a module computes with another one's parameters."""
+
+    def __init__(self, module: torch.nn.Module, other: torch.nn.Module) -> None:
+        self.pairs = list(zip(module.parameters(), other.parameters(), strict=True))
+
+    def _swap(self) -> None:
+        for mine, theirs in self.pairs:
+            mine.data, theirs.data = theirs.data, mine.data
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *exception: object) -> None:
+        self._swap()
