@@ -61,6 +61,21 @@ class PosedViews:
             captions = tuple(captions[i] for i in kept.tolist())
         return dataclasses.replace(self, cameras=self.cameras.select(scenes, views), captions=captions, **fields)
 
+    def resize(self, size: int) -> PosedViews:
+        """Images and alpha averaged over (or interpolated to) size x size pixels; the other images are dropped."""
+        if (self.cameras.height, self.cameras.width) == (size, size):
+            return self
+
+        def scale(images: Tensor | None) -> Tensor | None:
+            if images is None:
+                return None
+            flat = torch.nn.functional.interpolate(images.flatten(0, 1), size=(size, size), mode="area")
+            return flat.view(*images.shape[:3], size, size)
+
+        return PosedViews(
+            self.cameras.resize(size, size), scale(self.images), scale(self.alpha), captions=self.captions
+        )
+
     def to(self, device: torch.device | str) -> PosedViews:
         fields = {
             f.name: value.to(device)

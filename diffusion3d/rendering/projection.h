@@ -13,6 +13,12 @@ namespace projection {
 constexpr int BLOCK = 64;
 constexpr float EXTENT = 3.33f, MIN_ALPHA = 1.0f / 255.0f;
 
+// Loops in this form are unrolled before GCC looks for something to vectorise.
+template <typename Body>
+static inline __attribute__((always_inline)) void each3(Body body) {
+  body(0), body(1), body(2);
+}
+
 struct View {
   float r[9], t[3], fx, fy, cx, cy, xmin, xmax, ymin, ymax;
   View(const float* m, const float* k, int width, int height)
@@ -121,11 +127,12 @@ static void forward(const Sizes& s, float near_plane, float far_plane, float rad
   });
 }
 
-// Gradients of one Gaussian in one view are added to `out`: mean (3), quat (4), scale (3), viewmat rows (12).
+// Gradients of a block: sums over the views but for `view`, the first three rows of one view matrix.
 struct Gradients {
   float mean[3][BLOCK], quat[4][BLOCK], scale[3][BLOCK], view[12][BLOCK];
 };
 
+template <bool VIEW>
 static inline __attribute__((always_inline)) void footprint_backward(const Block& g, int l, const View& v, float eps2d, bool drawn,
                                                                      const float (*in)[BLOCK], Gradients& out) {
   const Footprint f = footprint(g, l, v, eps2d);
@@ -138,17 +145,17 @@ static inline __attribute__((always_inline)) void footprint_backward(const Block
   const float tr = half * ib * (1 - rho * rho), bl = half * ib * rho * rho * eps2d;  // det_orig and the trace inside blurred
   du += tr * (f.vv - eps2d) - bl, dv += tr * (f.uu - eps2d) - bl, dm -= 2 * tr * f.uv;
   float dJ[6] = {0, 0, 0, 0, 0, 0}, dR[9];
-  for (int d = 0; d < 3; d++) {
+  each3([&](int d) {
     const float sc = g.scale[d][l], u = f.U[d] * sc, w = f.V[d] * sc;
     const float gu = 2 * du * u + dm * w, gw = 2 * dv * w + dm * u;
     const float gs = gu * f.U[d] + gw * f.V[d];
     out.scale[d][l] += drawn ? gs : 0.0f;
     const float gU = gu * sc, gV = gw * sc;
-    for (int e = 0; e < 3; e++) {
+    each3([&](int e) {
       dR[3 * e + d] = f.J[e] * gU + f.J[3 + e] * gV;
       dJ[e] += gU * f.R[3 * e + d], dJ[3 + e] += gV * f.R[3 * e + d];
-    }
-  }
+    });
+  });
   const float w = f.w, x = f.a, y = f.b, z = f.c;
   const float hw = 2 * (z * (dR[3] - dR[1]) + y * (dR[2] - dR[6]) + x * (dR[7] - dR[5]));
   const float hx = 2 * (y * (dR[1] + dR[3]) + z * (dR[2] + dR[6]) + w * (dR[7] - dR[5]) - 2 * x * (dR[4] + dR[8]));
@@ -160,22 +167,23 @@ static inline __attribute__((always_inline)) void footprint_backward(const Block
   // J rows = f/z (r_row - slope r_z)
   const float jx = v.fx * f.iz, jy = v.fy * f.iz;
   float dsx = 0, dsy = 0, dj = 0;
-  for (int d = 0; d < 3; d++) {
+  each3([&](int d) {
     dsx -= jx * dJ[d] * v.r[6 + d], dsy -= jy * dJ[3 + d] * v.r[6 + d];
     dj += dJ[d] * f.J[d] + dJ[3 + d] * f.J[3 + d];
-  }
+  });
   const float ux = f.x * f.iz, uy = f.y * f.iz;
   dsx = ux >= v.xmin && ux <= v.xmax ? dsx : 0.0f, dsy = uy >= v.ymin && uy <= v.ymax ? dsy : 0.0f;
   const float tx = dsx + v.fx * gx, ty = dsy + v.fy * gy;  // gradients of x/z and y/z
   const float px = drawn ? tx * f.iz : 0.0f, py = drawn ? ty * f.iz : 0.0f;
   const float pz = drawn ? gz - f.iz * (dj + tx * ux + ty * uy) : 0.0f;
-  for (int d = 0; d < 3; d++) {
-    out.mean[d][l] += v.r[d] * px + v.r[3 + d] * py + v.r[6 + d] * pz;
-    out.view[d][l] += px * g.mean[d][l] + (drawn ? jx * dJ[d] : 0.0f);
-    out.view[4 + d][l] += py * g.mean[d][l] + (drawn ? jy * dJ[3 + d] : 0.0f);
-    out.view[8 + d][l] += pz * g.mean[d][l] - (drawn ? jx * f.slope_x * dJ[d] + jy * f.slope_y * dJ[3 + d] : 0.0f);
-  }
-  out.view[3][l] += px, out.view[7][l] += py, out.view[11][l] += pz;
+  each3([&](int d) { out.mean[d][l] += v.r[d] * px + v.r[3 + d] * py + v.r[6 + d] * pz; });
+  if (!VIEW) return;
+  each3([&](int d) {
+    out.view[d][l] = px * g.mean[d][l] + (drawn ? jx * dJ[d] : 0.0f);
+    out.view[4 + d][l] = py * g.mean[d][l] + (drawn ? jy * dJ[3 + d] : 0.0f);
+    out.view[8 + d][l] = pz * g.mean[d][l] - (drawn ? jx * f.slope_x * dJ[d] + jy * f.slope_y * dJ[3 + d] : 0.0f);
+  });
+  out.view[3][l] = px, out.view[7][l] = py, out.view[11][l] = pz;
 }
 
 static void backward(const Sizes& s, const float* means, const float* quats, const float* scales, const float* viewmats,
@@ -197,7 +205,7 @@ static void backward(const Sizes& s, const float* means, const float* quats, con
         const View view(viewmats + 16 * image, Ks + 9 * image, s.width, s.height);
         const size_t o = (size_t)image * s.count + first;
         float v[7][BLOCK];
-        bool drawn[BLOCK];
+        int32_t drawn[BLOCK];
         for (int l = 0; l < BLOCK; l++) {
           drawn[l] = l < lanes && radii[2 * (o + l)] > 0;
           const size_t i = o + (l < lanes ? l : 0);
@@ -205,12 +213,14 @@ static void backward(const Sizes& s, const float* means, const float* quats, con
           for (int d = 0; d < 3; d++) v[3 + d][l] = v_ellipses[3 * i + d];
           v[6][l] = v_compensations ? v_compensations[i] : 0;
         }
-        memset(sum.view, 0, sizeof sum.view);
-        for (int l = 0; l < BLOCK; l++) footprint_backward(g, l, view, s.eps2d, drawn[l], v, sum);
-        if (v_viewmats)
-          for (int d = 0; d < 12; d++)
+        if (!v_viewmats) {
+          for (int l = 0; l < BLOCK; l++) footprint_backward<false>(g, l, view, s.eps2d, drawn[l], v, sum);
+          continue;
+        }
+        for (int l = 0; l < BLOCK; l++) footprint_backward<true>(g, l, view, s.eps2d, drawn[l], v, sum);
+        for (int d = 0; d < 12; d++)
             for (int l = 0; l < lanes; l++)
-              if (drawn[l]) partial[((size_t)image * groups + part) * 12 + d] += sum.view[d][l];
+            if (drawn[l]) partial[((size_t)image * groups + part) * 12 + d] += sum.view[d][l];
       }
       for (int l = 0; l < lanes; l++) {
         for (int d = 0; d < 3 && v_means; d++) v_means[3 * (in + l) + d] = sum.mean[d][l];

@@ -101,7 +101,7 @@ static void prepare(const Frame& f, Image& image, const Inputs& in, int index) {
     p.reach_y = std::sqrt(p.cut / p.q), p.reach_x = std::sqrt(p.cut * (p.ia + p.s * p.s / p.q));
     p.id = i, p.slot = slots;
     image.rank[i] = (int)j;
-    memcpy(&image.colors[j * f.channels], in.colors + g * f.channels, f.channels * sizeof(float));
+    for (int c = 0; c < f.channels; c++) image.colors[j * f.channels + c] = in.colors[g * f.channels + c];
     const auto tile = [](float position, int size, int tiles) { return (int)std::min(std::max(position / size, 0.0f), (float)tiles); };
     const int x0 = tile(p.x - p.reach_x, TILE_W, f.tiles_x), x1 = std::min(f.tiles_x, tile(p.x + p.reach_x, TILE_W, f.tiles_x) + 1);
     const int y0 = tile(p.y - p.reach_y, f.tile_h, f.tiles_y), y1 = std::min(f.tiles_y, tile(p.y + p.reach_y, f.tile_h, f.tiles_y) + 1);
@@ -126,7 +126,7 @@ static void prepare(const Frame& f, Image& image, const Inputs& in, int index) {
 struct Spans {
   int y0, y1;
   int32_t x0[128 + 16], x1[128 + 16];
-  float middle[128 + 16], base[128 + 16], dy[128 + 16];  // of row y0 + i: d = x + 0.5 - middle; log2 alpha = base + a2 d^2
+  float d0[128 + 16], base[128 + 16], dy[128 + 16];  // of row y0 + i: d at pixel x0; log2 alpha = base + a2 d^2
 
   bool find(const Splat& p, const Tile& tile) {
     const float top = p.y - tile.y - 0.5f;
@@ -138,9 +138,9 @@ struct Spans {
       const F v = first + set((float)i), vv = v * v;
       const F half = sqrt(max(fma(set(-p.q), vv, set(p.cut)), set(0.0f)) * set(p.ia)), m = fma(set(p.s), v, x);
       const F low = m - half - set(0.5f), high = m + half - set(0.5f), zero = set(0.0f);
-      store_int(x0 + i, zero - floor(zero - min(max(low, zero), last + set(1.0f))));
-      store_int(x1 + i, floor(max(min(high, last), set(-1.0f))));
-      store(middle + i, m), store(dy + i, v), store(base + i, fma(set(p.q2), vv, set(p.lo)));
+      const F begin = zero - floor(zero - min(max(low, zero), last + set(1.0f)));
+      store_int(x0 + i, begin), store_int(x1 + i, floor(max(min(high, last), set(-1.0f))));
+      store(d0 + i, begin + set(0.5f) - m), store(dy + i, v), store(base + i, fma(set(p.q2), vv, set(p.lo)));
     }
     return true;
   }
@@ -166,9 +166,10 @@ static void forward_tile(Frame& f, int index, int number, float* colors, float* 
     for (int y = spans.y0; y <= spans.y1; y++) {
       const int i = y - spans.y0, last = spans.x1[i];
       const F base = set(spans.base[i]);
-      for (int x = spans.x0[i]; x <= last; x += WIDTH) {
-        float* at = &planes[y * row + x];
-        const F T = load(at), d = lanes() + set(x + 0.5f - spans.middle[i]);
+      F d = lanes() + set(spans.d0[i]);
+      for (int x = spans.x0[i]; x <= last; x += WIDTH, d = d + set((float)WIDTH)) {
+        float* at = planes.data() + y * row + x;
+        const F T = load(at);
         const F alpha = min(exp2(max(fma(d * d, a2, base), set(-126.0f))), set(MAX_ALPHA));
         const M seen = both(ge(alpha, set(MIN_ALPHA)), gt(T, set(0.0f)));
         F weight = keep(seen, T * alpha);
@@ -246,10 +247,9 @@ static void backward_tile(const Frame& f, int index, int number, const float* tr
       const int i = y - spans.y0, last = spans.x1[i];
       if (spans.x0[i] > last) continue;
       const F base = set(spans.base[i]);
-      F re = none, rd = none;
-      for (int x = spans.x0[i]; x <= last; x += WIDTH) {
-        float* at = &planes[y * row + x];
-        const F d = lanes() + set(x + 0.5f - spans.middle[i]);
+      F re = none, rd = none, d = lanes() + set(spans.d0[i]);
+      for (int x = spans.x0[i]; x <= last; x += WIDTH, d = d + set((float)WIDTH)) {
+        float* at = planes.data() + y * row + x;
         const F raw = exp2(max(fma(d * d, a2, base), set(-126.0f))), clamped = min(raw, set(MAX_ALPHA));
         const M seen = both(ge(clamped, set(MIN_ALPHA)), later(&stops[y * STRIDE + x], j));
         const F alpha = keep(seen, clamped), ra = set(1.0f) / (set(1.0f) - alpha);
@@ -278,6 +278,39 @@ static void backward_tile(const Frame& f, int index, int number, const float* tr
     out[G_E] = sum(se), out[G_D] = sum(sd), out[G_DD] = sum(sdd), out[G_Y] = sum(sy), out[G_DY] = sum(sdy), out[G_YY] = sum(syy);
     out[G_ABS_X] = ABS ? sum(ax) : 0, out[G_ABS_Y] = ABS ? sum(ay) : 0;
     for (int c = 0; c < C; c++) out[G_COLOR + c] = sum(CHANNELS > 0 ? sc[c] : load(&wide[c * WIDTH]));
+  }
+}
+
+struct Gradients {
+  float *means2d, *ellipses, *opacities, *colors, *absgrad;
+};
+
+// Adds up what the tiles wrote for Gaussians [first, last) of an image, in the order of the tiles.
+template <int CHANNELS>
+static void add_up(const Frame& f, int index, int first, int last, const float* sums, const Gradients& out) {
+  const int C = CHANNELS > 0 ? CHANNELS : f.channels, size = G_COLOR + C;
+  const Image& image = f.image[index];
+  double fixed[G_COLOR + (CHANNELS > 0 ? CHANNELS : 1)];
+  std::vector<double> dynamic(CHANNELS > 0 ? 0 : size);
+  double* total = CHANNELS > 0 ? fixed : dynamic.data();
+  for (int i = first; i < last; i++) {
+    const size_t g = (size_t)index * f.count + i;
+    const int j = image.rank[i];
+    for (int d = 0; d < size; d++) total[d] = 0;
+    if (j >= 0) {
+      const int end = j + 1 < (int)image.splats.size() ? image.splats[j + 1].slot : (int)image.entries.size();
+      for (int slot = image.splats[j].slot; slot < end; slot++)
+        for (int d = 0; d < size; d++) total[d] += sums[(size_t)slot * size + d];
+    }
+    const Splat p = j >= 0 ? image.splats[j] : Splat{};
+    out.means2d[2 * g] = (float)(p.a * total[G_D]);
+    out.means2d[2 * g + 1] = (float)(p.q * total[G_Y] - (double)p.a * p.s * total[G_D]);
+    out.ellipses[3 * g] = (float)(-0.5 * total[G_DD]);
+    out.ellipses[3 * g + 1] = (float)(p.a * total[G_DY]);
+    out.ellipses[3 * g + 2] = (float)(-0.5 * total[G_YY]);
+    out.opacities[g] = j >= 0 ? (float)(total[G_E] / p.o) : 0.0f;
+    for (int c = 0; c < C; c++) out.colors[g * C + c] = (float)total[G_COLOR + c];
+    if (out.absgrad) out.absgrad[2 * g] += (float)total[G_ABS_X], out.absgrad[2 * g + 1] += (float)total[G_ABS_Y];
   }
 }
 

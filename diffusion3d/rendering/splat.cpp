@@ -72,30 +72,13 @@ API void d3d_composite_backward(const void* frame, const float* transmittance, c
       call(f, i, tile, transmittance, v_image, v_transmittance, sums[i].get());
     });
   });
+  const Gradients out{v_means2d, v_ellipses, v_opacities, v_colors, v_absgrad};
   const int chunk = 1024, chunks = (f.count + chunk - 1) / chunk;
-  Pool::run(f.images * chunks, threads, [&](int task) {
-    const int index = task / chunks, first = task % chunks * chunk;
-    const Image& image = f.image[index];
-    std::vector<double> total(size);
-    for (int i = first; i < std::min(f.count, first + chunk); i++) {
-      const size_t g = (size_t)index * f.count + i;
-      const int j = image.rank[i];
-      std::fill(total.begin(), total.end(), 0.0);
-      if (j >= 0) {
-        const int end = j + 1 < (int)image.splats.size() ? image.splats[j + 1].slot : (int)image.entries.size();
-        for (int slot = image.splats[j].slot; slot < end; slot++)
-          for (int d = 0; d < size; d++) total[d] += sums[index][(size_t)slot * size + d];
-      }
-      const Splat p = j >= 0 ? image.splats[j] : Splat{};
-      v_means2d[2 * g] = (float)(p.a * total[G_D]);
-      v_means2d[2 * g + 1] = (float)(p.q * total[G_Y] - (double)p.a * p.s * total[G_D]);
-      v_ellipses[3 * g] = (float)(-0.5 * total[G_DD]);
-      v_ellipses[3 * g + 1] = (float)(p.a * total[G_DY]);
-      v_ellipses[3 * g + 2] = (float)(-0.5 * total[G_YY]);
-      v_opacities[g] = j >= 0 ? (float)(total[G_E] / p.o) : 0.0f;
-      for (int c = 0; c < f.channels; c++) v_colors[g * f.channels + c] = (float)total[G_COLOR + c];
-      if (v_absgrad) v_absgrad[2 * g] += (float)total[G_ABS_X], v_absgrad[2 * g + 1] += (float)total[G_ABS_Y];
-    }
+  by_channels(f.channels, [&](auto c) {
+    Pool::run(f.images * chunks, threads, [&](int task) {
+      const int i = task / chunks, first = task % chunks * chunk;
+      add_up<decltype(c)::value>(f, i, first, std::min(f.count, first + chunk), sums[i].get(), out);
+    });
   });
 }
 

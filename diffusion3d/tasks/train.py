@@ -19,6 +19,7 @@ from diffusion3d.priors.weights import write_weights
 from diffusion3d.tasks.build import build
 from diffusion3d.tasks.loop import loop
 from diffusion3d.tasks.run_dir import Run
+from diffusion3d.views import PosedViews
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,13 @@ class Train:
         parameters = list(learner.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=task.lr, betas=tuple(task.betas), weight_decay=task.weight_decay)
         shapes = [BatchShape(**shape) for shape in task.batches]
-        held = [self._validation_batch(data, number) for number in range(task.validation_batches)]
+        held = [self._validation_batch(data, number, prior.image_size) for number in range(task.validation_batches)]
         best: dict[str, float] = {}
 
         def losses(step: int) -> dict[str, Tensor]:
             rng = np.random.default_rng((config.seed, step))
-            return objective.loss(draw_batch(data.train, shapes, task.even_views, rng).to(self.device))
+            batch = draw_batch(data.train, shapes, task.even_views, rng).resize(prior.image_size)
+            return objective.loss(batch.to(self.device))
 
         def update(step: int) -> dict[str, float]:
             rate = learning_rate(step, task.steps, task.lr, task.warmup, task.decay)
@@ -106,10 +108,10 @@ class Train:
         self.files.artifact("weights", self.files.dir / "export" / "weights.safetensors")
         return best
 
-    def _validation_batch(self, data: Splits, number: int) -> Any:
+    def _validation_batch(self, data: Splits, number: int, size: int) -> PosedViews:
         rng = np.random.default_rng((1, number))
         shape = BatchShape(scenes=8, views=4)
-        return draw_batch(data.validation, [shape], even=1.0, rng=rng).to(self.device)
+        return draw_batch(data.validation, [shape], even=1.0, rng=rng).resize(size).to(self.device)
 
     def _facts(self, data: Splits, done: int, scores: dict[str, float]) -> dict[str, Any]:
         return {
