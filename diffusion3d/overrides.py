@@ -63,7 +63,12 @@ def to_hydra(typed: Sequence[str], multirun: bool = False) -> list[str]:
             key = key.removesuffix("run") + "run.source" if name == "run" else key
             literal = value == "null" or multirun
             overrides.append(f"{key}={value if literal else quote(escape(_absolute(value)))}")
-        elif name.startswith(("paths.", "hydra.run.dir", "hydra.sweep.dir")) and not multirun and value != "null" and value[:1] not in ("'", '"'):
+        elif (
+            name.startswith(("paths.", "hydra.run.dir", "hydra.sweep.dir"))
+            and not multirun
+            and value != "null"
+            and value[:1] not in ("'", '"')
+        ):
             overrides.append(f"{key}={quote(value)}")
         else:
             overrides.append(argument)

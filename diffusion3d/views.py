@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,9 +78,8 @@ class PosedViews:
         )
 
     def to(self, device: torch.device | str) -> PosedViews:
-        fields = {
-            f.name: value.to(device)
-            for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), torch.Tensor)
-        }
-        return dataclasses.replace(self, cameras=self.cameras.to(device), **fields)
+        moved: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = value.to(device) if hasattr(value, "to") else value
+        return PosedViews(**moved)

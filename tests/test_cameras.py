@@ -21,7 +21,7 @@ def test_axes_are_opencv():
     cameras = orbit(torch.zeros(1, 1), torch.zeros(1, 1), 3.0, 40.0, 64, 64)
     points = torch.tensor([[[0.0, 0, 0], [0, 0.5, 0], [0, 0, 0.5], [1.0, 0, 0]]])
     pixels, depth = cameras.project(points)
-    centre, left_of_object, above, nearer = pixels[0, 0]
+    centre, left_of_object, above, _nearer = pixels[0, 0]
     assert torch.allclose(centre, torch.tensor([32.0, 32.0]))
     assert left_of_object[0] > 32, "from the front, the object's left (+y) is on the right of the picture"
     assert above[1] < 32, "up is towards row 0"
@@ -73,4 +73,3 @@ def test_select_keeps_order():
 def test_looking_straight_down_is_refused():
     with pytest.raises(ValueError, match="up direction"):
         look_at(torch.tensor([[0.0, 0.0, 2.0]]), torch.zeros(1, 3))
-

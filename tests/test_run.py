@@ -6,8 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import diffusion3d
-
 TESTS = Path(__file__).parent
 TOY = [f"hydra.searchpath=[{TESTS / 'configs'}]", "task=toy", "logger=none"]
 ENVIRONMENT = {
@@ -52,7 +50,7 @@ def test_help_shows_groups_choices_and_examples(tmp_path):
     code, out, _ = finish(start("--help", cwd=tmp_path))
     assert code == 0
     assert "logger: none, wandb" in out
-    for group in "task prior representation guidance terms camera data paths".split():
+    for group in ["task", "prior", "representation", "guidance", "terms", "camera", "data", "paths"]:
         assert f"\n{group}: " in out
     assert out.count("python -m diffusion3d.run") == 3
 

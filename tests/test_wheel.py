@@ -16,7 +16,16 @@ ROOT = Path(__file__).parent.parent
 def test_the_wheel_holds_code_and_configs_and_runs(tmp_path):
     ignored = shutil.ignore_patterns(".*", "outputs", "build", "dist", "*.egg-info", "__pycache__")
     source = shutil.copytree(ROOT, tmp_path / "source", ignore=ignored)  # a build leaves files behind
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(source)]
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path / "dist"),
+        str(source),
+    ]
     done = subprocess.run(build, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout + done.stderr
     [wheel] = (tmp_path / "dist").glob("*.whl")

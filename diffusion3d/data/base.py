@@ -28,9 +28,7 @@ class PosedData(Protocol):
     def __len__(self) -> int:
         """Number of scenes."""
 
-    def batch(
-        self, indices: NDArray[np.integer], views: NDArray[np.integer], rng: np.random.Generator
-    ) -> PosedViews:
+    def batch(self, indices: NDArray[np.integer], views: NDArray[np.integer], rng: np.random.Generator) -> PosedViews:
         """Scenes `indices` [B] seen from `views` [B, V], each with one of its captions."""
 
 
@@ -56,9 +54,7 @@ class BatchShape:
     share: float = 1.0
 
 
-def draw_batch(
-    data: PosedData, shapes: Sequence[BatchShape], even: float, rng: np.random.Generator
-) -> PosedViews:
+def draw_batch(data: PosedData, shapes: Sequence[BatchShape], even: float, rng: np.random.Generator) -> PosedViews:
     """A random batch.
 
     Args:

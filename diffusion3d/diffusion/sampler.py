@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Int
@@ -80,7 +81,7 @@ class Sampler:
         """
         with torch.set_grad_enabled(grad):
             prediction = Prediction(x)
-            for now, after in zip(timesteps[:-1], timesteps[1:], strict=True):
+            for now, after in pairwise(timesteps):
                 t, s = self._level(x, now, clean), self._level(x, after, clean)
                 prediction = denoiser(x, t)
                 for hook in hooks:

@@ -17,7 +17,7 @@ class Schedule:
     broadcast over the rest.
     """
 
-    def __init__(self, alphas_cumprod: Float[Tensor, "T"]) -> None:
+    def __init__(self, alphas_cumprod: Float[Tensor, " T"]) -> None:
         if alphas_cumprod.ndim != 1 or not bool((alphas_cumprod.diff() < 0).all()):
             raise ValueError("Schedule: alphas_cumprod must be one strictly decreasing row of signal levels")
         self.alphas_cumprod = alphas_cumprod.float()

@@ -51,9 +51,11 @@ def write_video(path: Path, frames: Float[Tensor, "F C H W"], fps: int = 25) -> 
     """H.264 mp4 (yuv420p, so that every browser plays it); an odd size loses its last row or column."""
     frames = frames.expand(-1, 3, -1, -1)
     frames = frames[..., : frames.shape[-2] // 2 * 2, : frames.shape[-1] // 2 * 2]
-    with imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=1, pixelformat="yuv420p") as writer:
+    with imageio.get_writer(
+        path, fps=fps, codec="libx264", quality=8, macro_block_size=1, pixelformat="yuv420p"
+    ) as writer:
         for frame in to_uint8(frames.movedim(1, -1)):
-            writer.append_data(frame)
+            writer.append_data(frame)  # type: ignore[attr-defined]  # absent from the stubs
     return path
 
 
@@ -83,6 +85,8 @@ def write_grid(
         if labels:
             draw.text((4, top + 2), labels[i][:120], fill="black")
         picture = Image.fromarray(np.concatenate(list(to_uint8(row.movedim(1, -1))), 1))
-        sheet.paste(picture.resize((count * width * scale, height * scale), Image.Resampling.LANCZOS), (0, top + margin))
+        sheet.paste(
+            picture.resize((count * width * scale, height * scale), Image.Resampling.LANCZOS), (0, top + margin)
+        )
     sheet.save(path)
     return path

@@ -15,7 +15,7 @@ def splat_ply(
     means: Float[Tensor, "N 3"],
     log_scales: Float[Tensor, "N 3"],
     quats: Float[Tensor, "N 4"],
-    opacity_logits: Float[Tensor, "N"],
+    opacity_logits: Float[Tensor, " N"],
     colors: Float[Tensor, "N 3"],
 ) -> bytes:
     """Binary little-endian PLY in the layout of Kerbl et al. 2023's release: log scales, logit opacities, degree-0 SH.

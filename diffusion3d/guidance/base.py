@@ -15,7 +15,7 @@ from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import Scene
 
 Scheduled = float | Mapping[str, float]
-"""A number, or {from, to, start, end}: linear in the run's progress from `from` at `start` to `to` at `end` (shares of the run)."""
+"""A number, or {from, to, start, end}: linear from `from` at `start` to `to` at `end`, which are shares of the run."""
 
 
 @dataclass(frozen=True)

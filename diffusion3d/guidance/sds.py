@@ -20,8 +20,8 @@ WEIGHTS = ("sigma_squared", "x0")
 class SDS(Guidance):
     """grad = w(t) (eps_hat - eps); all V views of a scene share a level and are judged jointly.
 
-    eps_hat - eps = alpha / sigma (x - x0_hat), so w = sigma² gives alpha sigma (x - x0_hat), and w = sigma / alpha the x0 form of
-    MVDream (Shi et al. 2024, eq. 4), x - x0_hat.
+    eps_hat - eps = alpha / sigma (x - x0_hat), so w = sigma² gives alpha sigma (x - x0_hat), and w = sigma / alpha the x0 form
+    of MVDream (Shi et al. 2024, eq. 4), x - x0_hat.
 
     Args:
         prior: frozen.

@@ -34,11 +34,8 @@ class Regulariser(Term):
         self, scene: Scene, render: Render, cameras: Cameras, condition: Condition, step: Step
     ) -> dict[str, Tensor]:
         weight = step.value(self.weight)
-        if weight == 0:
-            value = torch.zeros((), device=render.alpha.device)
-        else:
-            value = weight * self.measure(scene, render)
-        return {type(self).__name__.lower(): value}
+        zero = torch.zeros((), device=render.alpha.device)
+        return {type(self).__name__.lower(): weight * self.measure(scene, render) if weight else zero}
 
 
 class Opacity(Regulariser):

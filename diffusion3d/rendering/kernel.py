@@ -55,7 +55,11 @@ def _load(choice: str) -> Library | None:
         if path.exists() and not missing:
             return Library(isa, _declare(ctypes.CDLL(str(path))))
     if choice:
-        reason = f"this CPU lacks {', '.join(sorted(missing))}" if missing else "it is not built (pip install -e . builds it)"
+        reason = (
+            f"this CPU lacks {', '.join(sorted(missing))}"
+            if missing
+            else "it is not built (pip install -e . builds it)"
+        )
         raise ValueError(f"{VARIABLE}={choice}: {reason}; torch always works")
     return None
 
@@ -118,7 +122,9 @@ class _Project(torch.autograd.Function):
         for k in (0, 2):
             given[k] = means.new_zeros(shapes[k]) if given[k] is None else given[k]
         wanted = [ctx.needs_input_grad[k] for k in (0, 1, 2, 4)]
-        out = [torch.zeros_like(a) if w else None for a, w in zip((means, quats, scales, viewmats), wanted, strict=True)]
+        out = [
+            torch.zeros_like(a) if w else None for a, w in zip((means, quats, scales, viewmats), wanted, strict=True)
+        ]
         _call("d3d_project_backward", *ctx.sizes, means, quats, scales, viewmats, Ks, radii, *given, *out)
         return (*out[:3], None, out[3], *([None] * 8))
 

@@ -18,7 +18,7 @@ namespace raster {
 using namespace simd;
 
 constexpr float MIN_ALPHA = 1.0f / 255.0f, MAX_ALPHA = 0.999f, STOP = 1e-4f, LOG2E = 1.44269504f;
-constexpr int TILE_W = 64, STRIDE = TILE_W + WIDTH, NEVER = INT32_MAX;
+constexpr int TILE_W = 64, MAX_TILE_H = 64, STRIDE = TILE_W + WIDTH, NEVER = INT32_MAX;
 enum { G_E, G_D, G_DD, G_Y, G_DY, G_YY, G_ABS_X, G_ABS_Y, G_COLOR };  // sums of one (Gaussian, tile)
 
 struct Splat {
@@ -123,24 +123,26 @@ static void prepare(const Frame& f, Image& image, const Inputs& in, int index) {
 }
 
 // The rows of a tile that a splat's ellipse crosses, and in each its pixels [x0, x1], relative to the tile; x0 > x1 if none.
+// All is computed from whole pixel positions, so no decision depends on where a tile begins.
 struct Spans {
   int y0, y1;
-  int32_t x0[128 + 16], x1[128 + 16];
-  float d0[128 + 16], base[128 + 16], dy[128 + 16];  // of row y0 + i: d at pixel x0; log2 alpha = base + a2 d^2
+  int32_t x0[MAX_TILE_H + WIDTH], x1[MAX_TILE_H + WIDTH];
+  // of row y0 + i: d = x + 0.5 - middle; log2 alpha = base + a2 d^2
+  float middle[MAX_TILE_H + WIDTH], base[MAX_TILE_H + WIDTH], dy[MAX_TILE_H + WIDTH];
 
   bool find(const Splat& p, const Tile& tile) {
-    const float top = p.y - tile.y - 0.5f;
-    y0 = (int)std::min(std::max(std::ceil(top - p.reach_y), 0.0f), (float)tile.h);
-    y1 = (int)std::max(std::min(std::floor(top + p.reach_y), (float)(tile.h - 1)), -1.0f);
+    const float top = p.y - tile.y - 0.5f, zero = 0, bottom = tile.h - 1;
+    y0 = (int)std::min(std::max(std::ceil(top - p.reach_y), zero), bottom + 1);
+    y1 = (int)std::max(std::min(std::floor(top + p.reach_y), bottom), -1.0f);
     if (y0 > y1) return false;
-    const F first = lanes() + set(y0 - top), x = set(p.x - tile.x), last = set((float)(tile.w - 1));
+    const F row = lanes() + set(tile.y + y0 + 0.5f), left = set((float)tile.x + 0.5f), right = set((float)tile.w);
     for (int i = 0; i <= y1 - y0; i += WIDTH) {
-      const F v = first + set((float)i), vv = v * v;
-      const F half = sqrt(max(fma(set(-p.q), vv, set(p.cut)), set(0.0f)) * set(p.ia)), m = fma(set(p.s), v, x);
-      const F low = m - half - set(0.5f), high = m + half - set(0.5f), zero = set(0.0f);
-      const F begin = zero - floor(zero - min(max(low, zero), last + set(1.0f)));
-      store_int(x0 + i, begin), store_int(x1 + i, floor(max(min(high, last), set(-1.0f))));
-      store(d0 + i, begin + set(0.5f) - m), store(dy + i, v), store(base + i, fma(set(p.q2), vv, set(p.lo)));
+      const F v = row + set((float)i) - set(p.y), vv = v * v;
+      const F half = sqrt(max(fma(set(-p.q), vv, set(p.cut)), set(0.0f)) * set(p.ia)), m = fma(set(p.s), v, set(p.x));
+      const F low = m - half - left, high = m + half - left;
+      store_int(x0 + i, set(0.0f) - floor(set(0.0f) - min(max(low, set(0.0f)), right)));
+      store_int(x1 + i, floor(max(min(high, right - set(1.0f)), set(-1.0f))));
+      store(middle + i, m), store(dy + i, v), store(base + i, fma(set(p.q2), vv, set(p.lo)));
     }
     return true;
   }
@@ -166,8 +168,10 @@ static void forward_tile(Frame& f, int index, int number, float* colors, float* 
     for (int y = spans.y0; y <= spans.y1; y++) {
       const int i = y - spans.y0, last = spans.x1[i];
       const F base = set(spans.base[i]);
-      F d = lanes() + set(spans.d0[i]);
-      for (int x = spans.x0[i]; x <= last; x += WIDTH, d = d + set((float)WIDTH)) {
+      const F middle = set(spans.middle[i]);
+      F center = lanes() + set(tile.x + spans.x0[i] + 0.5f);
+      for (int x = spans.x0[i]; x <= last; x += WIDTH, center = center + set((float)WIDTH)) {
+        const F d = center - middle;
         float* at = planes.data() + y * row + x;
         const F T = load(at);
         const F alpha = min(exp2(max(fma(d * d, a2, base), set(-126.0f))), set(MAX_ALPHA));
@@ -247,8 +251,10 @@ static void backward_tile(const Frame& f, int index, int number, const float* tr
       const int i = y - spans.y0, last = spans.x1[i];
       if (spans.x0[i] > last) continue;
       const F base = set(spans.base[i]);
-      F re = none, rd = none, d = lanes() + set(spans.d0[i]);
-      for (int x = spans.x0[i]; x <= last; x += WIDTH, d = d + set((float)WIDTH)) {
+      const F middle = set(spans.middle[i]);
+      F re = none, rd = none, center = lanes() + set(tile.x + spans.x0[i] + 0.5f);
+      for (int x = spans.x0[i]; x <= last; x += WIDTH, center = center + set((float)WIDTH)) {
+        const F d = center - middle;
         float* at = planes.data() + y * row + x;
         const F raw = exp2(max(fma(d * d, a2, base), set(-126.0f))), clamped = min(raw, set(MAX_ALPHA));
         const M seen = both(ge(clamped, set(MIN_ALPHA)), later(&stops[y * STRIDE + x], j));

@@ -7,6 +7,7 @@ and recomputed in the backward pass when there are several, so memory stays boun
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -158,7 +159,14 @@ def accumulate(
 
 
 def _alphas(
-    means2d: Tensor, ellipses: Tensor, opacities: Tensor, gaussian_ids: Tensor, pixel_ids: Tensor, width: int, height: int, absgrad: Tensor | None = None
+    means2d: Tensor,
+    ellipses: Tensor,
+    opacities: Tensor,
+    gaussian_ids: Tensor,
+    pixel_ids: Tensor,
+    width: int,
+    height: int,
+    absgrad: Tensor | None = None,
 ) -> Tensor:
     table = torch.cat([means2d, ellipses, opacities[:, None]], 1).index_select(0, gaussian_ids)
     if absgrad is not None and table.requires_grad:
@@ -209,13 +217,13 @@ def composite(
         bands.append(images * height)
         edges = torch.searchsorted(row, torch.tensor(bands, device=row.device)).tolist()
     flat = [a.flatten(0, 1) for a in (projection.means2d, projection.ellipses, opacities, colors)]
-    extra = None if absgrad is None else absgrad.flatten(0, 1)
+    band = functools.partial(_band, absgrad=None if absgrad is None else absgrad.flatten(0, 1))
     done = []
     for k in range(len(bands) - 1):
         part = slice(edges[k], edges[k + 1])
-        arguments = (*flat, gaussian[part], row[part], x0[part], count[part], bands[k], bands[k + 1], width, height, extra)
+        arguments = (*flat, gaussian[part], row[part], x0[part], count[part], bands[k], bands[k + 1], width, height)
         alone = len(bands) == 2 or not torch.is_grad_enabled()
-        done.append(_band(*arguments) if alone else checkpoint(_band, *arguments, use_reentrant=False))
+        done.append(band(*arguments) if alone else checkpoint(band, *arguments, use_reentrant=False))
     colors, transmittance = (torch.cat(parts) for parts in zip(*done, strict=True))
     return colors.view(images, height, width, -1), transmittance.view(images, height, width)
 
@@ -269,7 +277,9 @@ def _band(
         kept = (log_t + before > math.log(STOP)).nonzero().flatten()
         if len(kept) < len(pixel):
             pixel, ids = pixel[kept], ids[kept]
-    return accumulate(means2d, ellipses, opacities, colors, ids, pixel, width, height, begin * width, end * width, absgrad)
+    return accumulate(
+        means2d, ellipses, opacities, colors, ids, pixel, width, height, begin * width, end * width, absgrad
+    )
 
 
 def spherical_harmonics(

@@ -114,12 +114,15 @@ def rasterization(
         return _gsplat(arguments)
     for name, unused in CUDA_ONLY.items():
         if arguments[name] is not unused and arguments[name] != unused:
-            raise NotImplementedError(f"{name}={arguments[name]!r} works on CUDA only; on the CPU leave it at {unused!r}")
+            given = "a tensor" if isinstance(arguments[name], Tensor) else repr(arguments[name])
+            raise NotImplementedError(f"{name}={given} works on CUDA only; on the CPU leave it at {unused!r}")
     _check(**{name: arguments[name] for name in inspect.signature(_check).parameters})
 
     scenes, cameras, count = means.shape[:-2], viewmats.shape[-3], means.shape[-2]
     use = _backend(means) if backend == "auto" else reference
-    inputs = [a.reshape(-1, *a.shape[len(scenes) :]) for a in (means, quats, scales, opacities, viewmats, Ks)]
+    inputs = [
+        a.reshape(scenes.numel(), *a.shape[len(scenes) :]) for a in (means, quats, scales, opacities, viewmats, Ks)
+    ]
     antialiased = rasterize_mode == "antialiased"
     projection = use.project(*inputs, width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
     alphas = _per_camera(inputs[3], cameras)
@@ -132,7 +135,11 @@ def rasterization(
         return full.view(*scenes, cameras, count, *full.shape[2:]) if drawn is None else full[drawn]
 
     means2d = listed(projection.means2d)
-    screen = means2d.view_as(projection.means2d) if drawn is None else torch.zeros_like(projection.means2d).index_put(drawn, means2d)
+    screen = (
+        means2d.view_as(projection.means2d)
+        if drawn is None
+        else torch.zeros_like(projection.means2d).index_put(drawn, means2d)
+    )
     absolute = torch.zeros_like(screen) if absgrad and screen.requires_grad else None
     if absolute is not None:
 
@@ -195,9 +202,11 @@ def _features(
     means, viewmats = inputs[0], inputs[4]
     once = colors.ndim == scene_dims + (2 if sh_degree is None else 3)
     kept = colors.shape[scene_dims if once else scene_dims + 1 :]
-    features = _per_camera(colors.reshape(-1, *kept), cameras if once else 1)
+    features = _per_camera(
+        colors.reshape(colors.shape[: colors.ndim - len(kept)].numel(), *kept), cameras if once else 1
+    )
     if sh_degree is not None:
-        eyes = -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:])[..., 0].flatten(0, 1)
+        eyes = torch.linalg.inv_ex(viewmats).inverse[..., :3, 3].flatten(0, 1)
         viewdirs = _per_camera(means, cameras) - eyes[:, None]
         features = (reference.spherical_harmonics(sh_degree, viewdirs, features) + 0.5).clamp(min=0)
     return features if render_mode == "RGB" else torch.cat([features, projection.depths[..., None]], -1)
@@ -244,7 +253,9 @@ def _check(
     if width < 1 or height < 1:
         raise ValueError(f"width={width}, height={height}: an image needs at least one pixel")
     if sh_degree is not None and not (0 <= sh_degree <= SH_DEGREES and (sh_degree + 1) ** 2 <= tail[0]):
-        raise ValueError(f"sh_degree={sh_degree} with {tail[0]} coefficients; degrees 0 to 3 with (sh_degree + 1)² of them work")
+        raise ValueError(
+            f"sh_degree={sh_degree} with {tail[0]} coefficients; degrees 0 to 3 with (sh_degree + 1)² of them work"
+        )
     for name, value, choices in (
         ("render_mode", render_mode, RENDER_MODES),
         ("rasterize_mode", rasterize_mode, ("classic", "antialiased")),

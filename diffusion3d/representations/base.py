@@ -49,7 +49,9 @@ class Representation(ABC):
     def scene(self, raw: Mapping[str, Tensor]) -> Scene:
         """The scenes that raw tensors stand for."""
 
-    def density_control(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
+    def density_control(
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
+    ) -> None:
         """Add or remove elements after an optimiser step; most representations have nothing to do.
 
         `render` is the training render of this step, whose `extras["meta"]` holds the screen-space gradients.

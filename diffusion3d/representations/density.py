@@ -26,7 +26,13 @@ class RankedDensification:
     """
 
     def __init__(
-        self, start: int = 60, stop: int = 300, every: int = 20, cap: int = 8000, growth: float = 0.1, min_opacity: float = 0.02
+        self,
+        start: int = 60,
+        stop: int = 300,
+        every: int = 20,
+        cap: int = 8000,
+        growth: float = 0.1,
+        min_opacity: float = 0.02,
     ) -> None:
         if not 0 < min_opacity < 1:
             raise ValueError(f"density.min_opacity={min_opacity} must lie between 0 and 1")
@@ -73,7 +79,7 @@ def replace_rows(
 ) -> None:
     """Swap in parameters with other rows, carrying Adam's moments of the kept rows and zeros for the added ones."""
     for group in optimizer.param_groups:
-        name = group.get("name")
+        name = group["name"]
         if name not in owner.raw:
             continue
         old = group["params"][0]

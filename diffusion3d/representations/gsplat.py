@@ -115,7 +115,9 @@ class GaussianSplats(Representation):
             raw["colors"].sigmoid(),
         )
 
-    def density_control(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
+    def density_control(
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
+    ) -> None:
         if self.density is None or step >= self.density.stop:
             return
         meta = render.extras["meta"]
@@ -132,4 +134,5 @@ class GaussianSplats(Representation):
 
     def export(self, raw: Mapping[str, Tensor]) -> dict[str, bytes]:
         colors = self.scene(raw).colors
-        return {"scene.ply": splat_ply(*(raw[k][0] for k in ("means", "scales", "quats", "opacities")), colors[0])}
+        means, scales, quats, opacities = (raw[name][0] for name in ("means", "scales", "quats", "opacities"))
+        return {"scene.ply": splat_ply(means, scales, quats, opacities, colors[0])}

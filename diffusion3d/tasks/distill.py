@@ -110,8 +110,8 @@ class Distill:
         )
         scene = owner.scene()
         write_media(self.files, scene, camera.turntable(size=task.video_size).to(self.device), white, task.fps)
-        for name, content in representation.export(owner.raw).items():
+        for name, content in representation.export(dict(owner.raw.items())).items():
             path = self.files.path("export", name)
             path.write_bytes(content)
             self.files.artifact(name, path)
-        return {"steps": done, "elements": sum(1 for _ in owner.raw["means"][0])} if "means" in owner.raw else {"steps": done}
+        return {"steps": done, "numbers": sum(value.numel() for value in owner.raw.values())}

@@ -18,7 +18,9 @@ from diffusion3d.tasks.media import write_media
 from diffusion3d.tasks.run_dir import Run
 
 
-def load_scene(source: str | None, trusted: list[str], device: torch.device) -> tuple[Representation, dict[str, torch.Tensor]]:
+def load_scene(
+    source: str | None, trusted: list[str], device: torch.device
+) -> tuple[Representation, dict[str, torch.Tensor]]:
     """The representation and raw tensors that a finished run left.
 
     Raises:

@@ -67,7 +67,7 @@ class Train:
             optimizer.zero_grad(set_to_none=True)
             keep = min(task.ema, (step + 1) / (step + 10))
             with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), parameters, 1 - keep)
+                torch._foreach_lerp_([*average.parameters()], [*parameters], 1 - keep)
             return {"lr": rate, "grad_norm": float(norm)}
 
         def preview(done: int) -> None:

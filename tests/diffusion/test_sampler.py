@@ -60,7 +60,9 @@ def test_hooks_see_every_step_and_may_change_it():
 
     sampler = Sampler(steps=5)
     x = 10 * torch.randn(3, 2)
-    out = sampler.sample(lambda x, t: Prediction(5 * x), SCHEDULE, x, [900, 300, 600, 10, -1], hooks=[Clamp(), Record()])
+    out = sampler.sample(
+        lambda x, t: Prediction(5 * x), SCHEDULE, x, [900, 300, 600, 10, -1], hooks=[Clamp(), Record()]
+    )
     assert seen == [300, 600, 10, -1]
     assert out.x0.abs().max() <= 1
 

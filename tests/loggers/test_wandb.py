@@ -64,7 +64,9 @@ def history(found):
 
 @pytest.mark.slow
 def test_an_offline_run_holds_everything(tmp_path):
-    info = RunInfo("abc123", tmp_path, {"prompt": "${literal}", "task": {"steps": 3}}, "distill", "my-sweep", ["one", "two"])
+    info = RunInfo(
+        "abc123", tmp_path, {"prompt": "${literal}", "task": {"steps": 3}}, "distill", "my-sweep", ["one", "two"]
+    )
     Image.new("RGB", (4, 4)).save(tmp_path / "grid.png")
     (tmp_path / "rgb.mp4").write_bytes(b"not really a video")
     (tmp_path / "scene.ply").write_bytes(b"ply")
@@ -89,7 +91,9 @@ def test_an_offline_run_holds_everything(tmp_path):
         assert config["prompt"] == "${literal}"
         assert config["task"] == {"steps": 3}
         rows += history(found)
-        artifacts = [record.request.log_artifact.artifact for record in found if record.request.HasField("log_artifact")]
+        artifacts = [
+            record.request.log_artifact.artifact for record in found if record.request.HasField("log_artifact")
+        ]
         artifacts += [record.artifact for record in found if record.WhichOneof("record_type") == "artifact"]
         assert [(artifact.name, artifact.type) for artifact in artifacts] == [("abc123-scene", "scene")]
         summary = {item.key: item.value_json for record in found for item in record.summary.update}

@@ -19,7 +19,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -144,7 +144,7 @@ def _check_meta(root: Path, spec: CacheSpec) -> None:
     os.replace(temporary, path)
 
 
-def _open(path: Path, mode: str | None, shape: tuple[int, ...]) -> NDArray:
+def _open(path: Path, mode: Literal["r", "r+"] | None, shape: tuple[int, ...]) -> Any:
     """One array of a shard, checked."""
     try:
         array = np.load(path, mmap_mode=mode)

@@ -108,8 +108,8 @@ class Caster:
         np.minimum(shaded, 1, out=shaded)
         fine[hit, :3] = shaded
         fine[hit, 3] = 1
-        fine = fine.reshape(bottom - top, samples, right - left, samples * 4)
-        coarse = fine.sum(1).reshape(bottom - top, right - left, samples, 4).sum(2)
+        rows = fine.reshape(bottom - top, samples, right - left, samples * 4)
+        coarse = rows.sum(1).reshape(bottom - top, right - left, samples, 4).sum(2)
         picture[top:bottom, left:right] = coarse / samples**2
         return picture
 

@@ -49,7 +49,7 @@ def test_splits_draw_different_objects():
 
 
 def test_every_subject_occurs_by_its_weight():
-    counts = {name: 0 for name in NAMES}
+    counts = dict.fromkeys(NAMES, 0)
     for i in range(8000):
         counts[draw(1, i).subject] += 1
     total = sum(s.weight for s in SUBJECTS)

@@ -46,7 +46,7 @@ def test_azimuth_0_sees_the_front_and_left_is_at_the_right_of_the_picture():
     seen = [set(views.labels[0, v].unique().tolist()) for v in range(3)]
     assert 2 in seen[0] and 2 not in seen[1] and 2 not in seen[2]
     assert 3 in seen[1] and 3 not in seen[2]
-    rows, columns = torch.nonzero(views.labels[0, 0, 0] == 3, as_tuple=True)
+    _rows, columns = torch.nonzero(views.labels[0, 0, 0] == 3, as_tuple=True)
     assert (columns > 32).all()
     assert torch.nonzero(views.labels[0, 0, 0] == 4)[:, 0].float().mean() < 32
 
