@@ -204,10 +204,7 @@ def composite(
     """
     images = colors.shape[0]
     with torch.no_grad():
-        image, index = (projection.radii[..., 0] > 0).nonzero(as_tuple=True)
-        order = projection.depths[image, index].sort(stable=True).indices
-        image, index = image[order], index[order]
-        gaussian, row, x0, count = _row_spans(projection, opacities, image, index, width, height)
+        gaussian, row, x0, count = _row_spans(projection, opacities, width, height)
         pairs = torch.zeros(images * height, dtype=torch.long, device=count.device).index_add_(0, row, count)
         bands, start = [0], 0
         for end, total in enumerate(pairs.cumsum(0).tolist(), 1):
@@ -228,10 +225,11 @@ def composite(
     return colors.view(images, height, width, -1), transmittance.view(images, height, width)
 
 
-def _row_spans(
-    projection: Projection, opacities: Tensor, image: Tensor, index: Tensor, width: int, height: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Each Gaussian's rows and the pixels it may reach in them: ids, row over all images, first column, columns."""
+def _row_spans(projection: Projection, opacities: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The rows of all drawn Gaussians, by row and depth: Gaussian, row over all images, first pixel, pixels."""
+    image, index = (projection.radii[..., 0] > 0).nonzero(as_tuple=True)
+    order = projection.depths[image, index].sort(stable=True).indices
+    image, index = image[order], index[order]
     x, y = projection.means2d[image, index].unbind(-1)
     a, s, q = projection.ellipses[image, index].unbind(-1)
     cut = 2 * (opacities[image, index] / MIN_ALPHA).log() * (1 + 1e-5) + 1e-5
@@ -265,21 +263,34 @@ def _band(
     height: int,
     absgrad: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        k = torch.repeat_interleave(count)
-        pixel = torch.arange(len(k), device=k.device) + (row * width + x0 - (count.cumsum(0) - count))[k]
-        pixel, order = pixel.sort(stable=True)
-        ids = gaussian[k[order]]
-        alphas = _alphas(means2d, ellipses, opacities, ids, pixel, width, height)
-        kept = (alphas >= MIN_ALPHA).nonzero().flatten()
-        pixel, ids, alphas = pixel[kept], ids[kept], alphas[kept]
-        log_t, before = _transmittance(alphas, torch.searchsorted(pixel, pixel))
-        kept = (log_t + before > math.log(STOP)).nonzero().flatten()
-        if len(kept) < len(pixel):
-            pixel, ids = pixel[kept], ids[kept]
-    return accumulate(
-        means2d, ellipses, opacities, colors, ids, pixel, width, height, begin * width, end * width, absgrad
-    )
+    shape = (means2d, ellipses, opacities)
+    pairs = _pairs(*shape, gaussian, row, x0, count, width, height)
+    return accumulate(*shape, colors, *pairs, width, height, begin * width, end * width, absgrad)
+
+
+@torch.no_grad()
+def _pairs(
+    means2d: Tensor,
+    ellipses: Tensor,
+    opacities: Tensor,
+    gaussian: Tensor,
+    row: Tensor,
+    x0: Tensor,
+    count: Tensor,
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor]:
+    """Gaussian and pixel ids of the pairs that are kept, by pixel and front to back, from the spans in each row."""
+    k = torch.repeat_interleave(count)
+    pixel = torch.arange(len(k), device=k.device) + (row * width + x0 - (count.cumsum(0) - count))[k]
+    pixel, order = pixel.sort(stable=True)
+    ids = gaussian[k[order]]
+    alphas = _alphas(means2d, ellipses, opacities, ids, pixel, width, height)
+    kept = (alphas >= MIN_ALPHA).nonzero().flatten()
+    pixel, ids, alphas = pixel[kept], ids[kept], alphas[kept]
+    log_t, before = _transmittance(alphas, torch.searchsorted(pixel, pixel))
+    kept = (log_t + before > math.log(STOP)).nonzero().flatten()
+    return (ids, pixel) if len(kept) == len(pixel) else (ids[kept], pixel[kept])
 
 
 def spherical_harmonics(

@@ -1,0 +1,61 @@
+"""Every choice of a config group, composed as the runner composes it, with networks and scenes small enough for tests."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from diffusion3d.camera_sampling import Orbit
+from diffusion3d.cameras import Cameras
+from diffusion3d.config import CONF_DIR, check, compose, hydra_app
+from diffusion3d.overrides import to_hydra
+from diffusion3d.tasks.build import build
+
+SIZE = 32
+PRIOR = [
+    "prior.weights=null",
+    f"prior.image_size={SIZE}",
+    "prior.network.patch=4",
+    "prior.network.channels=[16,16,32]",
+    "prior.network.blocks=[1,1,1]",
+    "prior.network.attention=[2]",
+    "prior.network.head=16",
+    "prior.network.embedding=32",
+]
+SCENE = ["representation.count=60", "representation.scale=0.15"]
+CAMERA = [f"camera.size={SIZE}", "camera.views=2", "camera.turntable_frames=4"]
+TINY = {"prior": {"ddpm": PRIOR}, "representation": {"gsplat": SCENE}, "camera": {"orbit": CAMERA}}
+"""What makes a choice small; one that is not listed is tested as it ships."""
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def composed(*typed: str) -> DictConfig:
+    """The checked config that these overrides give, fp32 so that results can be compared."""
+    with hydra_app() as app:
+        config = compose(app, to_hydra(["logger=none", "precision=fp32", "prompt=a castle", *typed]))
+        check(app, config, config.hydra)
+    return config
+
+
+def chosen(group: str, choice: str, *typed: str) -> DictConfig:
+    """The node of one choice, made small."""
+    return composed(f"{group}={choice}", *TINY.get(group, {}).get(choice, []), *typed)[group]
+
+
+def make_prior(choice: str = "ddpm"):
+    """A small prior whose zero-initialised layers are perturbed, so that every input has an effect."""
+    torch.manual_seed(0)
+    prior = build(chosen("prior", choice)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in prior.network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return prior
+
+
+def cameras(scenes: int = 1, views: int = 2, size: int = SIZE) -> Cameras:
+    torch.manual_seed(2)
+    return Orbit(size, views).sample(scenes)
