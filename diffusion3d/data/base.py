@@ -14,17 +14,16 @@ from diffusion3d.views import PosedViews
 
 @runtime_checkable
 class PosedData(Protocol):
-    """Scenes with the same number of views each.
-
-    Attributes:
-        views: of every scene.
-        size: side of the square images, pixels.
-        vocabulary: short prompts for what is in the data.
-    """
+    """Scenes with the same number of views each."""
 
     views: int
+    """Of every scene."""
     size: int
-    vocabulary: Sequence[str]
+    """Side of the square images, pixels."""
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Short prompts for what is in the data."""
 
     def __len__(self) -> int:
         """Number of scenes."""

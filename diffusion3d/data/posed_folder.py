@@ -60,9 +60,7 @@ class PosedFolder:
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def batch(
-        self, indices: NDArray[np.integer], views: NDArray[np.integer], rng: np.random.Generator
-    ) -> PosedViews:
+    def batch(self, indices: NDArray[np.integer], views: NDArray[np.integer], rng: np.random.Generator) -> PosedViews:
         """Scenes `indices` [B] seen from `views` [B, V], each with a random one of its captions."""
         chosen = [(self.scenes[i], v) for i, v in zip(indices, views, strict=True)]
         pictures = torch.from_numpy(np.stack([s.rgba[v] for s, v in chosen])).permute(0, 1, 4, 2, 3).float() / 255
@@ -91,7 +89,9 @@ def posed_folder(root: str, size: int = 128, views: int = 8, validation: float =
             views or no caption.
     """
     if size < 1 or views < 1 or not 0 < validation < 1:
-        raise UserError(f"data: size={size} and views={views} must be positive, validation={validation} between 0 and 1")
+        raise UserError(
+            f"data: size={size} and views={views} must be positive, validation={validation} between 0 and 1"
+        )
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UserError(f"data.root={root} is not a folder")
@@ -122,7 +122,9 @@ def _scene(folder: Path, size: int, views: int) -> PosedScene:
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise UserError(f"{path} has no list of frames")
     if len(frames) < views:
-        raise UserError(f"{path} has {len(frames)} frames, fewer than data.views={views}; add some or set data.views lower")
+        raise UserError(
+            f"{path} has {len(frames)} frames, fewer than data.views={views}; add some or set data.views lower"
+        )
     captions = tuple(line.strip() for line in _text(folder / "caption.txt").splitlines() if line.strip())
     if not captions:
         raise UserError(f"{folder / 'caption.txt'} is empty; write one caption per line")
@@ -154,7 +156,7 @@ def _frame(
             )
         K = _intrinsics(frame, width) * np.array([[size / width], [size / width], [1]])
         c2w = np.array(frame["transform_matrix"], np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{path}: the frame {name!r} lacks a number or holds a wrong one: {error}") from None
     if c2w.shape != (4, 4) or not np.allclose(c2w[:3, :3] @ c2w[:3, :3].T, np.eye(3), atol=1e-3):
         raise UserError(f"{path}: transform_matrix of {name!r} is not a 4 x 4 matrix of a rotation and a translation")

@@ -62,13 +62,20 @@ class SentenceEncoder(nn.Module):
         self.tokenizer = AutoTokenizer.from_pretrained(str(path))
         self.model = AutoModel.from_pretrained(str(path), use_safetensors=True).eval().requires_grad_(False)
         self.dim = int(self.model.config.hidden_size)
+        self._last: tuple[tuple[object, ...], Condition] | None = None
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
-        """The text fields of a Condition for B prompts."""
+        """The text fields of a Condition for B prompts. The last answer is kept: most runs ask for one prompt all along."""
         device = next(self.model.parameters()).device
+        key = (*prompts, device)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._encode(list(prompts), device))
+        return self._last[1]
+
+    def _encode(self, prompts: list[str], device: torch.device) -> Condition:
         batch = self.tokenizer(
-            list(prompts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+            prompts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         ).to(device)
         hidden = self.model(**batch).last_hidden_state.float()
         mask = batch["attention_mask"].bool()

@@ -147,9 +147,7 @@ def accumulate(
     premultiplied colours and transmittance. The backward pass adds |d loss / d means2d| of all pairs to `absgrad`.
     """
     alphas = _alphas(means2d, ellipses, opacities, gaussian_ids, pixel_ids, width, height, absgrad)
-    with torch.no_grad():
-        first = torch.searchsorted(pixel_ids, pixel_ids)
-    log_t, before = _transmittance(alphas, first)
+    log_t, before = _transmittance(alphas, pixel_ids)
     weights = alphas * before.exp().to(alphas.dtype)
     pixels = pixel_ids - begin
     image = colors.new_zeros(end - begin, colors.shape[1])
@@ -181,11 +179,13 @@ def _alphas(
     return (o * torch.exp(-0.5 * (a * d * d + q * dy * dy))).clamp(max=MAX_ALPHA)
 
 
-def _transmittance(alphas: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+def _transmittance(alphas: Tensor, pixel_ids: Tensor) -> tuple[Tensor, Tensor]:
     """log(1 - alpha) and, per pair, its sum over the pairs in front; float64, since one sum runs through all pixels."""
     log_t = torch.log1p(-alphas.double())
     total = log_t.cumsum(0)
     before = total - log_t
+    counts = torch.unique_consecutive(pixel_ids, return_counts=True)[1]
+    first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     return log_t, before - before.index_select(0, first)
 
 
@@ -225,7 +225,9 @@ def composite(
     return colors.view(images, height, width, -1), transmittance.view(images, height, width)
 
 
-def _row_spans(projection: Projection, opacities: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _row_spans(
+    projection: Projection, opacities: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The rows of all drawn Gaussians, by row and depth: Gaussian, row over all images, first pixel, pixels."""
     image, index = (projection.radii[..., 0] > 0).nonzero(as_tuple=True)
     order = projection.depths[image, index].sort(stable=True).indices
@@ -282,15 +284,17 @@ def _pairs(
 ) -> tuple[Tensor, Tensor]:
     """Gaussian and pixel ids of the pairs that are kept, by pixel and front to back, from the spans in each row."""
     k = torch.repeat_interleave(count)
-    pixel = torch.arange(len(k), device=k.device) + (row * width + x0 - (count.cumsum(0) - count))[k]
-    pixel, order = pixel.sort(stable=True)
-    ids = gaussian[k[order]]
+    pixel = (row * width + x0 - (count.cumsum(0) - count)).index_select(0, k).add_(torch.arange(len(k), device=k.device))
+    ids = gaussian.index_select(0, k)
     alphas = _alphas(means2d, ellipses, opacities, ids, pixel, width, height)
-    kept = (alphas >= MIN_ALPHA).nonzero().flatten()
-    pixel, ids, alphas = pixel[kept], ids[kept], alphas[kept]
-    log_t, before = _transmittance(alphas, torch.searchsorted(pixel, pixel))
-    kept = (log_t + before > math.log(STOP)).nonzero().flatten()
-    return (ids, pixel) if len(kept) == len(pixel) else (ids[kept], pixel[kept])
+    kept = alphas >= MIN_ALPHA
+    if not kept.all():
+        pixel, ids, alphas = pixel[kept], ids[kept], alphas[kept]
+    pixel, order = pixel.sort(stable=True)
+    ids, alphas = ids.index_select(0, order), alphas.index_select(0, order)
+    log_t, before = _transmittance(alphas, pixel)
+    kept = log_t + before > math.log(STOP)
+    return (ids, pixel) if kept.all() else (ids[kept], pixel[kept])
 
 
 def spherical_harmonics(

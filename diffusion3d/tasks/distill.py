@@ -48,7 +48,6 @@ class Distill:
         optimizer = torch.optim.Adam(owner.param_groups(), eps=1e-15)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         self.files.record(rasterizer=kernel_name(self.device))
-        self.files.start_loggers()
         guidance.prepare(owner.scene(), prior.condition([config.prompt], camera.turntable(1).to(self.device)))
         self.render: Render | None = None
 

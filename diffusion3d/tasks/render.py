@@ -48,7 +48,6 @@ class RenderScene:
         config, task = self.config, self.config.task
         representation, raw = load_scene(config.run.source, list(config.run.trust), self.device)
         camera: Orbit = build(config.camera)
-        self.files.start_loggers()
         cameras = camera.turntable(task.frames, task.size, tuple(task.elevation), task.turns)
         background = torch.tensor([list(task.background)], dtype=torch.float32, device=self.device)
         write_media(self.files, representation.scene(raw), cameras.to(self.device), background, task.fps)

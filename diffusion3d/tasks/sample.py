@@ -34,7 +34,6 @@ class Sample:
             log.warning(warning)
         sampler: Sampler = build(config.sampler)
         camera: Orbit = build(config.camera)
-        self.files.start_loggers()
         cameras = camera.turntable(task.views, size=prior.image_size).to(self.device)
         condition = prior.condition([config.prompt], cameras)
         rows = []

@@ -137,7 +137,9 @@ def main() -> None:
     print(f"{'median':12}", *(f"{median[name]:11.1e}" for name in INPUTS))
     rate = sum(flips.values()) / max(sum(pairs.values()), 1)
     over = sum(error > 1e-5 for v in values.values() for error in v)
-    print(f"{kernel_name()}: {options.scenes} scenes, {over} of {7 * options.scenes} errors above 1e-5, flips {rate:.1e} of pairs")
+    print(
+        f"{kernel_name()}: {options.scenes} scenes, {over} of {7 * options.scenes} errors above 1e-5, flips {rate:.1e} of pairs"
+    )
     result = {
         "kernel": kernel_name(),
         "torch": torch.__version__,

@@ -1,0 +1,97 @@
+"""What every guidance scheme of the config group keeps."""
+
+import pytest
+import torch
+
+from choices import cameras, choices, chosen, make_prior
+from diffusion3d.guidance.base import Guidance, Step
+from diffusion3d.rendering.render import Render
+from diffusion3d.tasks.build import build
+
+STEPS = [Step(0, 10), Step(9, 10)]
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return make_prior()
+
+
+@pytest.fixture(params=choices("guidance"))
+def guidance(request, prior):
+    return build(chosen("guidance", request.param), prior=prior)
+
+
+class Picture:
+    """A scene that looks the same from everywhere."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(4)
+        self.alpha = torch.rand(1, 2, 1, 32, 32, generator=generator)
+        self.rgb = (self.alpha * torch.rand(1, 2, 3, 32, 32, generator=generator)).requires_grad_()
+
+    def render(self, cameras, pixels=None, sources=None, shading=None):
+        return Render(self.rgb, self.alpha, torch.ones_like(self.alpha))
+
+
+def guide(guidance, prior, step, seed=0):
+    """({name: loss}, the gradient on the picture)."""
+    scene, views = Picture(), cameras()
+    condition = prior.condition(["a castle"], views, torch.full((1, 3), 0.5))
+    guidance.prepare(scene, condition)
+    torch.manual_seed(seed)
+    losses = guidance(scene, scene.render(views), views, condition, step)
+    sum(losses.values()).backward()
+    guidance.update(step)
+    return losses, scene.rgb.grad
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_losses_are_finite_and_reach_the_picture(guidance, prior, step):
+    assert isinstance(guidance, Guidance)
+    losses, gradient = guide(guidance, prior, step)
+    assert losses
+    for name, loss in losses.items():
+        assert name.isidentifier() and loss.shape == () and loss.requires_grad and torch.isfinite(loss)
+    assert torch.isfinite(gradient).all() and (gradient != 0).flatten(2).any(2).all(), "every view is judged"
+
+
+def test_the_prior_stays_as_it_is(guidance, prior):
+    before = {name: value.clone() for name, value in prior.state_dict().items()}
+    for step in STEPS:
+        guide(guidance, prior, step)
+    assert all(torch.equal(before[name], value) for name, value in prior.state_dict().items())
+    assert all(parameter.grad is None for parameter in prior.parameters())
+    assert not prior.training
+
+
+def test_equal_seeds_give_equal_gradients(guidance, prior):
+    state = {name: value.clone() for name, value in guidance.state_dict().items()}
+    gradients = []
+    for seed in (1, 1, 2):
+        guidance.load_state_dict(state)
+        gradients.append(guide(guidance, prior, STEPS[0], seed)[1])
+    assert torch.equal(gradients[0], gradients[1])
+    assert not torch.equal(gradients[0], gradients[2])
+
+
+def test_the_prompt_matters(guidance, prior):
+    scene, views = Picture(), cameras()
+    gradients = []
+    for prompt in ("a castle", "a green dog on a yellow car"):
+        torch.manual_seed(0)
+        losses = guidance(scene, scene.render(views), views, prior.condition([prompt], views), STEPS[0])
+        gradients.append(torch.autograd.grad(sum(losses.values()), scene.rgb)[0])
+    assert not torch.allclose(gradients[0], gradients[1], rtol=1e-3)
+
+
+def test_the_state_comes_back(guidance, prior):
+    """What a checkpoint keeps is the state without the frozen prior, as the distillation writes it."""
+    for step in STEPS:
+        guide(guidance, prior, step)
+    learned = {name for name, _ in guidance.named_parameters() if not name.startswith("prior.")}
+    state = {name: value.clone() for name, value in guidance.state_dict().items() if name in learned}
+    after = guide(guidance, prior, STEPS[1], seed=3)[1]
+    found = guidance.load_state_dict(state, strict=False)
+    assert not found.unexpected_keys
+    assert all(name.startswith("prior.") for name in found.missing_keys)
+    assert torch.equal(guide(guidance, prior, STEPS[1], seed=3)[1], after)

@@ -1,0 +1,87 @@
+"""The regularisers, and what every file of the config group keeps."""
+
+import math
+
+import pytest
+import torch
+
+from choices import cameras, choices, chosen
+from diffusion3d.guidance.base import Step, Term
+from diffusion3d.guidance.terms import Entropy, Opacity, Size, Sparsity
+from diffusion3d.rendering.render import Render
+from diffusion3d.representations.base import SceneParameters
+from diffusion3d.tasks.build import CAPABILITIES, build
+
+STEP = Step(5, 10)
+
+
+class Elements:
+    """Two elements, as far as the terms look."""
+
+    def __init__(self):
+        self.opacities = torch.tensor([[0.2, 0.6]], requires_grad=True)
+        self.scales = torch.tensor([[[0.3, 0.1, 0.05], [0.15, 0.1, 0.0]]], requires_grad=True)
+
+    def render(self, cameras, pixels=None, sources=None, shading=None):
+        alpha = torch.tensor([0.0, 0.5, 1.0, 0.25]).view(1, 1, 1, 2, 2).requires_grad_()
+        return Render(alpha.expand(1, 1, 3, 2, 2), alpha, torch.zeros_like(alpha))
+
+
+def value(term, step=STEP):
+    scene = Elements()
+    return next(iter(term(scene, scene.render(None), cameras(size=2), None, step).values()))
+
+
+def binary_entropy(p):
+    p = min(max(p, 1e-3), 1 - 1e-3)
+    return -p * math.log(p) - (1 - p) * math.log(1 - p)
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        (Opacity(2.0), 2 * sum(math.sqrt(a * a + 0.01) for a in (0, 0.5, 1, 0.25)) / 4),
+        (Entropy(3.0), 3 * sum(binary_entropy(a) for a in (0, 0.5, 1, 0.25)) / 4),
+        (Sparsity(1.0), 0.4),
+        (Size(10.0, limit=0.1), 10 * (0.2**2 + 0.05**2) / 2),
+    ],
+)
+def test_terms_are_their_formulas(term, expected):
+    assert value(term).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_weights_follow_their_schedule():
+    term = Sparsity({"from": 1.0, "to": 3.0, "start": 0.5, "end": 1.0})
+    weights = [value(term, Step(index, 100)).item() / 0.4 for index in (0, 50, 75, 100)]
+    assert weights == pytest.approx([1.0, 1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("schedule", [{"from": 1.0}, {"from": 1.0, "to": 2.0, "stop": 1.0}])
+def test_a_schedule_of_other_keys_is_refused(schedule):
+    with pytest.raises(ValueError, match="a schedule is"):
+        value(Sparsity(schedule))
+
+
+def test_a_term_of_weight_zero_is_not_evaluated():
+    class Broken(Opacity):
+        def measure(self, scene, render):
+            raise AssertionError("evaluated")
+
+    assert value(Broken(0.0)).item() == 0
+
+
+@pytest.mark.parametrize("choice", choices("terms"))
+def test_every_term_of_a_choice_is_finite_and_pulls_at_the_scene(choice):
+    representation = build(chosen("representation", "gsplat"))
+    node = chosen("terms", choice)
+    for name in [name for name in node if name not in CAPABILITIES]:
+        term = build(node[name])
+        assert isinstance(term, Term)
+        owner = SceneParameters(representation, representation.init(1, torch.Generator().manual_seed(0)))
+        scene = owner.scene()
+        [(key, loss)] = term(scene, scene.render(cameras()), cameras(), None, Step(9, 10)).items()
+        assert key == name, "metrics are named as the config is"
+        assert loss.shape == () and torch.isfinite(loss)
+        if loss != 0:
+            loss.backward()
+            assert any(p.grad is not None and (p.grad != 0).any() for p in owner.raw.values()), name
