@@ -161,7 +161,7 @@ class MultiViewUNet(nn.Module):
             time: noise level in [0, 1]; negative for a clean view.
             rays: Plücker coordinates of the rays, at 1/patch of the resolution.
             background: colour behind the object, in [-1, 1].
-            tokens, token_mask, pooled: the text; None or all masked out drops it.
+            tokens, token_mask, pooled: the text; None, or zeros all masked out, drops it.
         """
         scenes, views = x.shape[:2]
         rays = rays.flatten(0, 1)
@@ -169,8 +169,8 @@ class MultiViewUNet(nn.Module):
         phase = time.clamp(min=0).flatten()[:, None] * frequencies
         embedding = self.time(torch.cat([phase.sin(), phase.cos()], -1))
         embedding = embedding + torch.where(time.flatten()[:, None] < 0, self.clean, torch.zeros_like(self.clean))
-        if pooled is not None:
-            embedding = embedding + self.text(pooled).repeat_interleave(views, 0)
+        pooled = x.new_zeros(scenes, self.text.in_features) if pooled is None else pooled
+        embedding = embedding + self.text(pooled).repeat_interleave(views, 0)
         embedding = self.mix(embedding)
 
         patches = F.pixel_unshuffle(x.flatten(0, 1), self.patch)

@@ -23,7 +23,7 @@ def test_janus_counts_fronts_among_back_views():
     assert janus_share(true, true) == 0
     assert janus_share(torch.zeros(24), true) == 1
     mirrored = 180 - true  # front and back exchanged: what is read at the back is the front
-    assert janus_share(mirrored, true) == pytest.approx(5 / 11)  # 135 … 225 of the eleven from 105 to 255
+    assert janus_share(mirrored, true) == pytest.approx(5 / 11)  # 150 … 210 of the eleven from 105 to 255
     assert janus_share(true - 20, true) == 0  # read a little too far forward
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from choices import cameras, choices, chosen
+from diffusion3d.diffusion.condition import Condition
 from diffusion3d.guidance.base import Step, Term
 from diffusion3d.guidance.terms import Entropy, Opacity, Size, Sparsity
 from diffusion3d.rendering.render import Render
@@ -29,7 +30,7 @@ class Elements:
 
 def value(term, step=STEP):
     scene = Elements()
-    return next(iter(term(scene, scene.render(None), cameras(size=2), None, step).values()))
+    return next(iter(term(scene, scene.render(None), cameras(size=2), Condition(), step).values()))
 
 
 def binary_entropy(p):
@@ -79,7 +80,7 @@ def test_every_term_of_a_choice_is_finite_and_pulls_at_the_scene(choice):
         assert isinstance(term, Term)
         owner = SceneParameters(representation, representation.init(1, torch.Generator().manual_seed(0)))
         scene = owner.scene()
-        [(key, loss)] = term(scene, scene.render(cameras()), cameras(), None, Step(9, 10)).items()
+        [(key, loss)] = term(scene, scene.render(cameras()), cameras(), Condition(), Step(9, 10)).items()
         assert key == name, "metrics are named as the config is"
         assert loss.shape == () and torch.isfinite(loss)
         if loss != 0:
