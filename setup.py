@@ -10,7 +10,16 @@ from setuptools.command.build_ext import build_ext
 
 RENDERING = Path("diffusion3d/rendering")
 # no -ffast-math: reordered sums would make the results differ between compilers and from run to run of the tests
-FLAGS = ["-O3", "-g0", "-std=c++17", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
+FLAGS = [
+    "-O3",
+    "-g0",
+    "-std=c++17",
+    "-pthread",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-fvisibility=hidden",
+]
 QUIET = ["-Wno-uninitialized"]  # GCC 12 warns of its own AVX-512 headers
 X86 = {"avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"], "avx2": ["-mavx2", "-mfma"]}
 

@@ -62,7 +62,8 @@ class Orbit:
         Raises:
             UserError: an elevation outside (-90, 90), no frames or pixels.
         """
-        frames, size = frames or self.turntable_frames, size or self.size
+        frames = self.turntable_frames if frames is None else frames
+        size = self.size if size is None else size
         start, end = elevation or (self.turntable_elevation, self.turntable_elevation)
         if frames < 1 or size < 1 or not all(-90 < value < 90 for value in (start, end)):
             raise UserError(

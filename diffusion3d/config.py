@@ -182,7 +182,7 @@ def check_same(config: DictConfig, directory: Path) -> None:
     Raises:
         UserError: names the first value that differs.
     """
-    before = OmegaConf.to_container(load_config(directory, config.run.trust))
+    before = OmegaConf.to_container(load_config(directory, config.run.trust), resolve=True)
     now = resolved(config)
     for content in (before, now):
         assert isinstance(content, dict)

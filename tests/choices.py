@@ -1,7 +1,5 @@
 """Every choice of a config group, composed as the runner composes it, with networks and scenes small enough for tests."""
 
-from pathlib import Path
-
 import torch
 from omegaconf import DictConfig
 

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from test_overrides import PROMPTS
 
 from diffusion3d.config import check, compose, hydra_app, load_config, resolved, save_config
 from diffusion3d.errors import UserError
 from diffusion3d.naming import run_name, slug, sweep_job_name
 from diffusion3d.overrides import to_hydra
+from test_overrides import PROMPTS
 
 TOY = [f"hydra.searchpath=[{Path(__file__).parent / 'configs'}]", "task=toy"]
 

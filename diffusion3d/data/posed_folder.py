@@ -178,14 +178,13 @@ def _check_pinhole(path: Path, frame: Mapping[str, Any]) -> None:
 
 
 def _intrinsics(frame: Mapping[str, Any], width: float) -> Float[np.ndarray, "3 3"]:
-    if "fl_x" in frame:
-        x = float(frame["fl_x"])
-    else:
-        x = 0.5 * width / math.tan(0.5 * float(frame["camera_angle_x"]))
-    if "fl_y" in frame or "camera_angle_y" not in frame:
-        y = float(frame.get("fl_y", x))
-    else:
-        y = 0.5 * width / math.tan(0.5 * float(frame["camera_angle_y"]))
+    def focal(axis: str) -> float:
+        if f"fl_{axis}" in frame:
+            return float(frame[f"fl_{axis}"])
+        return 0.5 * width / math.tan(0.5 * float(frame[f"camera_angle_{axis}"]))
+
+    x = focal("x")
+    y = focal("y") if "fl_y" in frame or "camera_angle_y" in frame else x
     K = np.array([[x, 0, frame.get("cx", width / 2)], [0, y, frame.get("cy", width / 2)], [0, 0, 1]], np.float64)
     if not np.isfinite(K).all() or x <= 0 or y <= 0:
         raise ValueError(f"focal lengths {x:g}, {y:g} and centre {K[0, 2]:g}, {K[1, 2]:g} make no camera")

@@ -64,6 +64,12 @@ class SentenceEncoder(nn.Module):
         self.dim = int(self.model.config.hidden_size)
         self._last: tuple[tuple[object, ...], Condition] | None = None
 
+    def train(self, mode: bool = True) -> SentenceEncoder:
+        """The frozen model stays in evaluation mode, without dropout."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
         """The text fields of a Condition for B prompts. The last answer is kept: most runs ask for one prompt all along."""

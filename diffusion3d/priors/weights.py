@@ -50,11 +50,11 @@ def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict
     """Weights for `module` in float32, and the facts beside them ({} where there are none).
 
     Raises:
-        UserError: the file is truncated, is not the one that its JSON vouches for, or was made for another network.
+        UserError: the file or its JSON is damaged, they do not belong together, or they were made for another network.
     """
     data = path.read_bytes()
     beside = path.with_suffix(".json")
-    facts = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    facts = _facts(beside) if beside.is_file() else {}
     digest = hashlib.sha256(data).hexdigest()
     if facts.get("sha256", digest) != digest:
         raise UserError(
@@ -74,3 +74,13 @@ def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict
             f"{want.get(odd, 'absent')} in the network; set prior.network as the weights' card says"
         )
     return {name: value.to(torch.float32) for name, value in state.items()}, facts
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        raise UserError(f"{path} is damaged: it should be a JSON object; fetch it and the weights again")
+    return facts

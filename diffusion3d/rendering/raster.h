@@ -174,8 +174,10 @@ static void forward_tile(Frame& f, int index, int number, float* colors, float* 
         const F d = center - middle;
         float* at = planes.data() + y * row + x;
         const F T = load(at);
+        const M open = gt(T, set(0.0f));
+        if (!any(open)) continue;
         const F alpha = min(exp2(max(fma(d * d, a2, base), set(-126.0f))), set(MAX_ALPHA));
-        const M seen = both(ge(alpha, set(MIN_ALPHA)), gt(T, set(0.0f)));
+        const M seen = both(ge(alpha, set(MIN_ALPHA)), open);
         F weight = keep(seen, T * alpha);
         const F next = T - weight;
         const M done = without(seen, gt(next, set(STOP)));
@@ -256,8 +258,10 @@ static void backward_tile(const Frame& f, int index, int number, const float* tr
       for (int x = spans.x0[i]; x <= last; x += WIDTH, center = center + set((float)WIDTH)) {
         const F d = center - middle;
         float* at = planes.data() + y * row + x;
+        const M reached = later(&stops[y * STRIDE + x], j);
+        if (!any(reached)) continue;
         const F raw = exp2(max(fma(d * d, a2, base), set(-126.0f))), clamped = min(raw, set(MAX_ALPHA));
-        const M seen = both(ge(clamped, set(MIN_ALPHA)), later(&stops[y * STRIDE + x], j));
+        const M seen = both(ge(clamped, set(MIN_ALPHA)), reached);
         const F alpha = keep(seen, clamped), ra = set(1.0f) / (set(1.0f) - alpha);
         const F T = load(at) * ra, weight = T * alpha, behind = load(at + STRIDE);
         F cv = none;

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -115,10 +115,14 @@ def project(
         empty = values.new_zeros(scenes * cameras * count, *values.shape[1:])
         return empty.index_copy(0, slot, values).unflatten(0, (scenes * cameras, count))
 
-    gaussian = scene * count + index
-    chosen = [a.flatten(0, 1).index_select(0, gaussian) for a in (means, quats, scales)]
-    view = [a.flatten(0, 1).index_select(0, scene * cameras + camera) for a in (viewmats, Ks)]
-    means2d, depths, ellipses, compensations, _ = _ewa(*chosen, *view, width, height, eps2d)
+    def of(values: Tensor) -> Tensor:
+        return values.flatten(0, 1).index_select(0, scene * count + index)
+
+    def seen_by(views: Tensor) -> Tensor:
+        return views.flatten(0, 1).index_select(0, scene * cameras + camera)
+
+    chosen = (of(means), of(quats), of(scales), seen_by(viewmats), seen_by(Ks))
+    means2d, depths, ellipses, compensations, _ = _ewa(*chosen, width, height, eps2d)
     return Projection(
         full(radii[scene, camera, index].clamp(max=2.0**30).int()),
         full(means2d),
@@ -218,7 +222,17 @@ def composite(
     done = []
     for k in range(len(bands) - 1):
         part = slice(edges[k], edges[k + 1])
-        arguments = (*flat, gaussian[part], row[part], x0[part], count[part], bands[k], bands[k + 1], width, height)
+        arguments: tuple[Any, ...] = (
+            *flat,
+            gaussian[part],
+            row[part],
+            x0[part],
+            count[part],
+            bands[k],
+            bands[k + 1],
+            width,
+            height,
+        )
         alone = len(bands) == 2 or not torch.is_grad_enabled()
         done.append(band(*arguments) if alone else checkpoint(band, *arguments, use_reentrant=False))
     colors, transmittance = (torch.cat(parts) for parts in zip(*done, strict=True))
@@ -284,7 +298,9 @@ def _pairs(
 ) -> tuple[Tensor, Tensor]:
     """Gaussian and pixel ids of the pairs that are kept, by pixel and front to back, from the spans in each row."""
     k = torch.repeat_interleave(count)
-    pixel = (row * width + x0 - (count.cumsum(0) - count)).index_select(0, k).add_(torch.arange(len(k), device=k.device))
+    pixel = (
+        (row * width + x0 - (count.cumsum(0) - count)).index_select(0, k).add_(torch.arange(len(k), device=k.device))
+    )
     ids = gaussian.index_select(0, k)
     alphas = _alphas(means2d, ellipses, opacities, ids, pixel, width, height)
     kept = alphas >= MIN_ALPHA

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from types import ModuleType
 from typing import Any, Literal
 
@@ -116,8 +115,22 @@ def rasterization(
         if arguments[name] is not unused and arguments[name] != unused:
             given = "a tensor" if isinstance(arguments[name], Tensor) else repr(arguments[name])
             raise NotImplementedError(f"{name}={given} works on CUDA only; on the CPU leave it at {unused!r}")
-    _check(**{name: arguments[name] for name in inspect.signature(_check).parameters})
-
+    _check(
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        Ks,
+        width,
+        height,
+        sh_degree,
+        backgrounds,
+        render_mode,
+        rasterize_mode,
+        backend,
+    )
     scenes, cameras, count = means.shape[:-2], viewmats.shape[-3], means.shape[-2]
     use = _backend(means) if backend == "auto" else reference
     inputs = [
@@ -144,7 +157,7 @@ def rasterization(
     if absolute is not None:
 
         def finish(_: Tensor) -> None:
-            means2d.absgrad = listed(absolute.clone())
+            means2d.absgrad = listed(absolute.clone())  # type: ignore[attr-defined]
             absolute.zero_()
 
         screen.register_hook(finish)
@@ -256,13 +269,13 @@ def _check(
         raise ValueError(
             f"sh_degree={sh_degree} with {tail[0]} coefficients; degrees 0 to 3 with (sh_degree + 1)² of them work"
         )
-    for name, value, choices in (
+    for name, choice, choices in (
         ("render_mode", render_mode, RENDER_MODES),
         ("rasterize_mode", rasterize_mode, ("classic", "antialiased")),
         ("backend", backend, ("auto", "torch")),
     ):
-        if value not in choices:
-            raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(choices)}")
+        if choice not in choices:
+            raise ValueError(f"{name}={choice!r} is unknown; choose {', '.join(choices)}")
 
 
 def _gsplat(arguments: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:

@@ -78,7 +78,7 @@ class Distill:
                 group["params"] = parameters["params"]
             optimizer.load_state_dict(state["optimizer"])
             representation.load_state(state["density"])
-            guidance.load_state_dict(state["guidance"])
+            guidance.load_state_dict(state["guidance"], strict=False)  # the frozen prior is in no checkpoint
 
         white = torch.ones(1, 3, device=self.device)
 

@@ -79,8 +79,8 @@ class Train:
                 path = self.files.path("previews", f"step_{done:07d}.png")
                 objective.preview(path, list(task.preview_prompts))
                 self.files.image(done, "samples", path)
-                write_weights(self.files.path("export", "weights.safetensors"), average, self._facts(data, done, best))
                 learner.train()
+            write_weights(self.files.path("export", "weights.safetensors"), average, self._facts(data, done, best))
 
         def load(state: dict[str, Any]) -> None:
             learner.load_state_dict(state["learner"])

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.config import check, compose, hydra_app
+from diffusion3d.data.toybox.subjects import SUBJECTS, subject_named
 from diffusion3d.diffusion.sampler import Sampler
 from diffusion3d.overrides import to_hydra
 from diffusion3d.priors.base import Prior
@@ -85,6 +88,33 @@ def drawer(overrides: Sequence[str]) -> Drawer:
 
 def slug(subject: str) -> str:
     return subject.replace(" ", "-")
+
+
+def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    """Pictures [..., C, H, W] in [0, 1] from an 8-bit file, made and written where it does not exist."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.npy")
+        np.save(temporary, (make() * 255 + 0.5).to(torch.uint8).numpy())
+        temporary.replace(path)
+    return torch.from_numpy(np.load(path)).float() / 255
+
+
+def chosen_subjects(text: str | None) -> tuple[str, ...]:
+    """All subjects, or those of a list with commas."""
+    return tuple(s.name for s in SUBJECTS) if text is None else tuple(subject_named(n).name for n in text.split(","))
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What all scripts take; whatever else is given are overrides for diffusion3d."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="key=value of diffusion3d's config, e.g. prior.weights=FILE")
+    parser.add_argument("--subjects", help="only these, with commas in between")
+    parser.add_argument("--judges", default="a", help="a, b or ab")
+    parser.add_argument("--state", type=Path, default=STATE, help="where recognisers, samples and runs are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
 
 
 def mean(values: Sequence[float]) -> float:

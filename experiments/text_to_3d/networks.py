@@ -70,15 +70,15 @@ class ConvNeXtBlock(nn.Module):
 
 
 def residual_trunk() -> tuple[nn.Module, int]:
-    """64² pixels to 192 features."""
+    """64² pixels to 4² x 192 features."""
     stem = [nn.Conv2d(3, 24, 5, 2, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
     blocks = [Residual(24, 48, 2), Residual(48, 96, 2), Residual(96, 128, 2)]
     return nn.Sequential(*stem, *blocks, nn.Conv2d(128, 192, 1), nn.ReLU()), 192
 
 
 def convnext_trunk() -> tuple[nn.Module, int]:
-    """64² pixels to 160 features."""
-    stages = [nn.Conv2d(3, 48, 4, 4), ConvNeXtBlock(48), ConvNeXtBlock(48), nn.BatchNorm2d(48), nn.Conv2d(48, 96, 2, 2)]
+    """64² pixels to 4² x 160 features."""
+    stages = [nn.Conv2d(3, 48, 4, 4), ConvNeXtBlock(48), nn.BatchNorm2d(48), nn.Conv2d(48, 96, 2, 2)]
     stages += [ConvNeXtBlock(96) for _ in range(3)]
     return nn.Sequential(*stages, nn.BatchNorm2d(96), nn.Conv2d(96, 160, 2, 2), nn.GELU()), 160
 
@@ -94,12 +94,14 @@ class Recogniser(nn.Module):
         self.trunk, width = TRUNKS[kind]()
         self.subject = nn.Linear(width, len(NAMES))
         self.colour = nn.Linear(width, SLOTS * len(COLOUR_NAMES))
-        self.direction = nn.Sequential(nn.Linear(width, 96), nn.ReLU(), nn.Linear(96, 2))
+        where = [nn.Conv2d(width, 32, 1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 4 * 4, 128), nn.ReLU()]
+        self.direction = nn.Sequential(*where, nn.Linear(128, 2))
 
     def forward(self, x: Float[Tensor, "N 3 64 64"]) -> Reading:
-        features = self.trunk(2 * x - 1).mean((2, 3))
+        grid = self.trunk(2 * x - 1)
+        features = grid.mean((2, 3))
         colour = self.colour(features).unflatten(1, (SLOTS, -1))
-        return Reading(features, self.subject(features), colour, self.direction(features))
+        return Reading(features, self.subject(features), colour, self.direction(grid))
 
     @torch.no_grad()
     def read(self, pictures: Float[Tensor, "N 3 H W"]) -> Reading:

@@ -148,7 +148,9 @@ def vary(rgba: Tensor) -> Tensor:
     x = torch.cat([shrink(x[:half], size), x[half:]]) if size < SIZE else x
     x = x + torch.randn_like(x) * uniform(count, 0, 0.05, 1, 1, 1) * (torch.rand(count, 1, 1, 1) < 0.5)
     for i in torch.nonzero(torch.rand(count) < 0.25)[:, 0].tolist():
-        top, left, height, width = (int(v) for v in torch.randint(0, 56, (2,)).tolist() + torch.randint(6, 22, (2,)).tolist())
+        top, left, height, width = (
+            int(v) for v in torch.randint(0, 56, (2,)).tolist() + torch.randint(6, 22, (2,)).tolist()
+        )
         x[i, :, top : top + height, left : left + width] = behind[i]
     return x.clamp(0, 1)
 

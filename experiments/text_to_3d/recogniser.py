@@ -40,7 +40,9 @@ def load(state: Path, kind: str) -> Recogniser:
     """
     path = state / f"recogniser_{kind}.safetensors"
     if not path.exists():
-        raise SystemExit(f"{path} does not exist: run python experiments/text_to_3d/recogniser.py {kind} --state {state}")
+        raise SystemExit(
+            f"{path} does not exist: run python experiments/text_to_3d/recogniser.py {kind} --state {state}"
+        )
     network = Recogniser(kind)
     network.load_state_dict(load_file(path))
     return network.to(memory_format=torch.channels_last).eval()
@@ -88,7 +90,9 @@ def train(network: Recogniser, data: Renders, steps: int, folder: Path) -> None:
         optimizer.step()
         if (step + 1) % 50 == 0:
             left = (time.monotonic() - begin) / (step + 1 - start) * (steps - step - 1)
-            print(step + 1, {k: round(float(v), 3) for k, v in terms.items()}, f"{left:.0f} s left", flush=True)
+            print(
+                step + 1, {k: round(float(v.detach()), 3) for k, v in terms.items()}, f"{left:.0f} s left", flush=True
+            )
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             save_checkpoint(folder, step + 1, {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
 
@@ -119,8 +123,8 @@ def test(network: Recogniser, data: Renders) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=sorted(TRUNKS), help="architecture: a residual network, b ConvNeXt")
-    parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--objects", type=int, default=80, help="per subject, 8 views each")
+    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--objects", type=int, default=64, help="per subject, 8 views each")
     parser.add_argument("--state", type=Path, default=STATE)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=1)
@@ -144,7 +148,8 @@ def main() -> None:
         "varied": test(network, varied),
         "none_recall": float((network.read(blank).subject.argmax(1) == NONE).float().mean()),
     }
-    save_file(network.state_dict(), given.state / f"recogniser_{given.kind}.safetensors")
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, given.state / f"recogniser_{given.kind}.safetensors")
     write_result(given.results, f"recogniser_{given.kind}", {**result, **machine()})
     print(result)
 

@@ -80,7 +80,9 @@ def test_a_known_point_is_drawn_where_its_camera_projects_it(tmp_path):
     assert (batch.alpha == 1).all()
     weight = batch.images[0, :, 0]
     place = torch.arange(32) + 0.5
-    seen = torch.stack([(weight.sum(1) * place).sum(1), (weight.sum(2) * place).sum(1)], -1) / weight.sum((1, 2))[:, None]
+    seen = (
+        torch.stack([(weight.sum(1) * place).sum(1), (weight.sum(2) * place).sum(1)], -1) / weight.sum((1, 2))[:, None]
+    )
     expected, depth = batch.cameras.project(torch.tensor(point).float().view(1, 1, 3))
     torch.testing.assert_close(seen, expected[0, :, 0], atol=0.05, rtol=0)
     assert (depth > 1).all()
@@ -144,7 +146,10 @@ def remove(name):
         (lambda root: Image.new("RGB", (32, 20)).save(root / "a" / "r_0.png"), r"is 32 x 20 pixels .*crop or pad"),
         (lambda root: edit(root / "a", w=64, h=48), r"64 x 48 in transforms.json.*square"),
         (lambda root: edit(root / "a", k1=0.1, p2=-0.2), r"distorted camera \(k1=0.1, p2=-0.2\); undistort"),
-        (lambda root: edit(root / "a", camera_model="OPENCV_FISHEYE"), r"distorted camera \(camera_model=OPENCV_FISHEYE"),
+        (
+            lambda root: edit(root / "a", camera_model="OPENCV_FISHEYE"),
+            r"distorted camera \(camera_model=OPENCV_FISHEYE",
+        ),
         (lambda root: edit(root / "a", frame={"k2": 0.01}), r"distorted camera \(k2=0.01"),
         (lambda root: edit(root / "a", camera_angle_x="wide"), r"'./r_0' lacks a number or holds a wrong one: .*wide"),
         (lambda root: edit(root / "a", camera_angle_x=0), r"'./r_0' lacks a number or holds a wrong one"),

@@ -18,7 +18,10 @@ def test_a_run_ends_well_even_without_the_loggers_package(choice, tmp_path, monk
     monkeypatch.setitem(sys.modules, "wandb", None)
     typed = [f"hydra.searchpath=[{CONFIGS}]", "task=toy", f"logger={choice}", f"hydra.run.dir={tmp_path / 'run'}"]
     assert diffusion3d.run([*typed, "task.steps=3"])["norm"] > 0
-    assert [row.split(",")[0] for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()] == ["step", *"012"]
+    assert [row.split(",")[0] for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()] == [
+        "step",
+        *"012",
+    ]
 
 
 @pytest.mark.parametrize("choice", choices("logger"))

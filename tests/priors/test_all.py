@@ -21,7 +21,11 @@ def case(prior, views):
     generator = torch.Generator().manual_seed(3)
     x_t = prior.encode(torch.rand(SCENES, views, 3, SIZE, SIZE, generator=generator))
     t = torch.randint(prior.schedule.num_timesteps, (SCENES, views), generator=generator)
-    return x_t, t, prior.condition(["a castle", "a red race car with wings"], cameras(SCENES, views), torch.rand(SCENES, 3))
+    return (
+        x_t,
+        t,
+        prior.condition(["a castle", "a red race car with wings"], cameras(SCENES, views), torch.rand(SCENES, 3)),
+    )
 
 
 @pytest.mark.parametrize("views", [1, 4])
@@ -88,7 +92,9 @@ def test_text_cameras_and_background_all_count(prior):
         "no text": condition.without_text(),
         "other text": condition.with_text(prior.condition(["a cat", "a cat"], condition.cameras)),
         "other cameras": turned,
-        "other background": prior.condition(["a castle", "a red race car with wings"], condition.cameras, torch.zeros(2, 3)),
+        "other background": prior.condition(
+            ["a castle", "a red race car with wings"], condition.cameras, torch.zeros(2, 3)
+        ),
     }
     for name, other in others.items():
         assert not torch.allclose(prior.denoise(x_t, t, other).x0, told, atol=1e-4), name
@@ -121,7 +127,9 @@ def test_prompts_of_other_lengths_beside_it_change_nothing(prior):
 
 def test_images_come_back_from_the_priors_space(prior):
     images = torch.rand(1, 2, 3, SIZE, SIZE)
-    torch.testing.assert_close(prior.decode(prior.encode(images)), images, atol=1e-6 if prior.space == "pixel" else 0.2, rtol=0)
+    torch.testing.assert_close(
+        prior.decode(prior.encode(images)), images, atol=1e-6 if prior.space == "pixel" else 0.2, rtol=0
+    )
 
 
 def test_gradients_flow_through_encode(prior):

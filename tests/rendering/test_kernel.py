@@ -76,7 +76,7 @@ def test_gradients_of_one_input_alone_are_the_same(kernel, make_scene, render_wi
     alone = make_scene(cameras=2)
     everything = render_with_gradients(rasterization, scene)[3][name]
     inputs = {k: v.requires_grad_(k == name) if torch.is_tensor(v) else v for k, v in alone.items()}
-    image, alpha, meta = rasterization(**inputs)
+    image, alpha, _ = rasterization(**inputs)
     generator = torch.Generator().manual_seed(9)
     weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) for x in (image, alpha)]
     ((image * weights[0]).sum() + (alpha * weights[1]).sum()).backward()

@@ -68,7 +68,9 @@ def test_scenes_of_a_batch_are_those_rendered_alone(representation):
     raw, views = raw_of(representation, 2), cameras(2, VIEWS)
     both = representation.scene(raw).render(views)
     for k in range(2):
-        one = representation.scene({n: v[k : k + 1] for n, v in raw.items()}).render(views.select(scenes=slice(k, k + 1)))
+        one = representation.scene({n: v[k : k + 1] for n, v in raw.items()}).render(
+            views.select(scenes=slice(k, k + 1))
+        )
         torch.testing.assert_close(both.rgb[k : k + 1], one.rgb, atol=1e-5, rtol=0)
         torch.testing.assert_close(both.depth[k : k + 1], one.depth, atol=1e-4, rtol=0)
 

@@ -1,5 +1,7 @@
 """What every sampler of the config group keeps."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ def sample(sampler, seed=0, count=4000):
 def test_levels_go_from_noise_to_clean(sampler):
     levels = sampler.timesteps(SCHEDULE)
     assert levels[0] == 999 and levels[-1] == -1
-    assert all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(levels))
     assert sampler.timesteps(SCHEDULE, 300)[0] == 300
 
 

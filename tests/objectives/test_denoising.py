@@ -1,0 +1,146 @@
+import pytest
+import torch
+from PIL import Image
+
+from choices import SIZE, cameras, choices, chosen, make_prior
+from diffusion3d.diffusion.condition import Prediction
+from diffusion3d.objectives.base import Objective
+from diffusion3d.tasks.build import build
+from diffusion3d.views import PosedViews
+
+
+def views_of(scenes=4, views=2):
+    """Discs of one colour per scene, which the caption names."""
+    place = (torch.arange(SIZE) + 0.5 - SIZE / 2) / SIZE
+    disc = ((place[:, None] ** 2 + place**2) < 0.1).float().expand(scenes, views, 1, SIZE, SIZE)
+    colours = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]).repeat(scenes // 2, 1)[:, None, :, None, None]
+    captions = ("a red ball", "a blue ball") * (scenes // 2)
+    return PosedViews(cameras(scenes, views), disc * colours, disc.clone(), captions=captions)
+
+
+def objective_of(prior, **settings):
+    return build(chosen("objective", "denoising"), prior=prior, **settings)
+
+
+@pytest.fixture
+def prior():
+    return make_prior().train()
+
+
+@pytest.mark.parametrize("choice", choices("objective"))
+def test_the_loss_falls_and_every_parameter_learns(choice):
+    torch.manual_seed(0)
+    prior = build(chosen("prior", "ddpm"))
+    objective = build(chosen("objective", choice), prior=prior)
+    assert isinstance(objective, Objective)
+    learner = objective.trained().train()
+    optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
+    batch, held = views_of(), [views_of()]
+    before = objective.validate(held)
+    for _ in range(40):
+        loss = sum(objective.loss(batch).values())
+        assert loss.shape == () and torch.isfinite(loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = objective.validate(held)
+    assert all(after[name] < 0.8 * before[name] for name in before)
+    assert all(p.grad is not None for name, p in learner.named_parameters() if name != "clean")
+    assert all(p.grad is None for p in prior.text.parameters()), "the text encoder is frozen"
+
+
+def test_validation_is_the_same_at_every_call_and_leaves_the_generator_alone(prior):
+    objective, held = objective_of(prior), [views_of()]
+    state = torch.get_rng_state()
+    first = objective.validate(held)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert objective.validate(held) == first
+    assert set(first) == {f"validation/x0_error_t{level}" for level in (100, 300, 500, 700, 900)}
+
+
+def test_validation_before_training_is_the_mean_square_of_the_data():
+    """An untrained network answers 0."""
+    torch.manual_seed(0)
+    objective, held = objective_of(build(chosen("prior", "ddpm"))), views_of()
+    x0 = held.over(torch.ones(4, 3)) * 2 - 1
+    for value in objective.validate([held]).values():
+        assert value == pytest.approx(x0.square().mean().item(), rel=1e-5)
+
+
+def test_clean_views_carry_no_loss_and_the_others_their_weight(prior, monkeypatch):
+    """A denoiser that errs by 1 on noisy views and by 100 on clean ones: the loss is the mean weight of the noisy ones."""
+    cap = 20.0
+    objective, batch = objective_of(prior, weight_cap=cap), views_of()
+    t = torch.tensor([[-1, 500], [800, 800], [30, -1], [999, 999]])
+    monkeypatch.setattr(objective, "draw_levels", lambda scenes, views: t)
+    clean = []
+
+    def denoise(x_t, levels, condition):
+        x0 = clean[-1]
+        return Prediction(x0 + torch.where(levels < 0, 100.0, 1.0)[..., None, None, None])
+
+    encode = prior.encode
+    monkeypatch.setattr(prior, "encode", lambda images: clean.append(encode(images)) or clean[-1])
+    monkeypatch.setattr(prior, "denoise", denoise)
+    level = prior.schedule.alphas_cumprod[t[t >= 0]]
+    expected = (level / (1 - level) + 1).clamp(max=cap)
+    assert (expected == cap).any() and (expected < cap).any()
+    assert objective.loss(batch)["denoising"].item() == pytest.approx(expected.mean().item(), rel=1e-4)
+
+
+def test_levels_are_logit_normal_and_shared_by_the_views(prior):
+    objective = objective_of(prior, level_mean=0.5, level_std=0.8, clean_view=0.25)
+    torch.manual_seed(0)
+    t = objective.draw_levels(20_000, 3)
+    clean = t < 0
+    assert clean.any(1).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert clean.sum(1).max() == 1
+    assert (clean.float().mean(0) - 0.25 / 3).abs().max() < 0.01, "any view may be the clean one"
+    level = t.max(1).values
+    assert ((t == level[:, None]) | clean).all()
+    logit = torch.logit((level + 0.5) / 1000)
+    assert logit.median().item() == pytest.approx(0.5, abs=0.03)
+    assert (logit.quantile(0.84) - logit.quantile(0.16)).item() == pytest.approx(2 * 0.8 * 0.994, rel=0.03)
+    assert (objective.draw_levels(1000, 1) >= 0).all(), "a single view is never clean"
+
+
+def test_dropped_text_is_the_null_condition_of_guidance(prior):
+    objective, batch = objective_of(prior), views_of(2)
+    condition = prior.condition(batch.captions, batch.cameras)
+    dropped = objective.drop_text(condition, torch.tensor([True, False]))
+    x_t, t = torch.randn(2, 2, 3, SIZE, SIZE), torch.tensor([500, 500])
+    with torch.no_grad():
+        mixed = prior.denoise(x_t, t, dropped).x0
+        null, told = prior.denoise(x_t, t, condition.without_text()).x0, prior.denoise(x_t, t, condition).x0
+    torch.testing.assert_close(mixed[0], null[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mixed[1], told[1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(null[1], told[1], atol=1e-3)
+
+
+def test_the_background_is_told_and_seen(prior, monkeypatch):
+    objective, batch = objective_of(prior), views_of(2)
+    colour = torch.tensor([[0.2, 0.4, 0.6], [1.0, 0.0, 0.0]])
+    seen = {}
+
+    def denoise(x_t, t, condition):
+        seen["told"] = condition.extra["background"]
+        return Prediction(x_t)
+
+    monkeypatch.setattr(prior, "denoise", denoise)
+    clean = torch.full((2, 2), -1)
+    error = objective.error(batch, colour, clean, torch.zeros(2, dtype=torch.bool), torch.zeros(2, 2, 3, SIZE, SIZE))
+    assert (error == 0).all(), "the target is what a clean view holds"
+    assert torch.equal(seen["told"], colour)
+    corner = prior.encode(batch.over(colour))[:, 0, :, 0, 0]
+    torch.testing.assert_close(corner, colour * 2 - 1)
+
+
+def test_previews_are_the_same_at_every_call(prior, tmp_path):
+    objective = objective_of(prior.eval())
+    for name in ("a.png", "b.png"):
+        torch.rand(1)
+        objective.preview(tmp_path / name, ["a castle", "a dog"])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (4 * SIZE, 2 * (SIZE + 16))

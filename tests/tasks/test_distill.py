@@ -1,0 +1,248 @@
+"""Distillation of a small prior from scratch."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from PIL import Image
+from plyfile import PlyData
+
+import diffusion3d
+from choices import CAMERA, PRIOR, SCENE
+from diffusion3d.errors import Interrupted, RunError, UserError
+from diffusion3d.tasks.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parent.parent.parent
+SIZE = 32
+TYPED = [
+    "task=distill",
+    "prompt=a castle",
+    "logger=none",
+    "device=cpu",
+    *PRIOR,
+    *SCENE,
+    *CAMERA,
+    "representation.density.start=2",
+    "representation.density.stop=100",
+    "representation.density.every=4",
+    "representation.density.cap=400",
+    f"task.video_size={SIZE}",
+    "task.preview_every=3",
+    "task.checkpoint_every=2",
+]
+STEPS = 6
+
+
+def distill(directory, *overrides, steps=STEPS):
+    return diffusion3d.run([*TYPED, f"task.steps={steps}", f"hydra.run.dir={directory}", *overrides])
+
+
+def start(directory, *overrides, code=ROOT):
+    """The same as a process of its own, with the package in `code`."""
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    command = [sys.executable, "-m", "diffusion3d.run", *TYPED, f"hydra.run.dir={directory}", *overrides]
+    return subprocess.Popen(
+        command, cwd=directory.parent, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def table(directory):
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def scene(directory):
+    return (directory / "export" / "scene.ply").read_bytes()
+
+
+def video(path):
+    with imageio.get_reader(path) as reader:
+        return np.stack([frame for frame in reader])  # noqa: C416, list() asks for a length
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run."""
+    directory = tmp_path_factory.mktemp("distill") / "run"
+    distill(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """An undisturbed run that takes longer than it takes to kill one."""
+    directory = tmp_path_factory.mktemp("long") / "run"
+    distill(directory, steps=60)
+    return directory
+
+
+def test_a_run_leaves_everything_behind(whole):
+    assert {path.name for path in whole.iterdir()} == {
+        "config.yaml",
+        "overrides.yaml",
+        "versions.json",
+        "metrics.csv",
+        "metrics.json",
+        "run.log",
+        "checkpoints",
+        "previews",
+        "videos",
+        "contact_sheet.png",
+        "export",
+    }
+    rows = table(whole)
+    assert [int(row["step"]) for row in rows] == list(range(STEPS))
+    terms = ("sds", "opacity", "entropy", "sparsity", "size")
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(sum(float(row[name]) for name in terms), rel=1e-4)
+    assert json.loads((whole / "versions.json").read_text())["rasterizer"]
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert metrics["steps"] == STEPS and metrics["seconds"] > 0
+    step, _ = load_checkpoint(whole / "checkpoints")
+    assert step == STEPS
+    for done in (3, 6):
+        with Image.open(whole / "previews" / f"step_{done:05d}.png") as preview:
+            assert preview.size == (4 * SIZE, SIZE)
+    for name in ("rgb", "depth"):
+        frames = video(whole / "videos" / f"{name}.mp4")
+        assert frames.shape == (4, SIZE, SIZE, 3) and frames.std() > 1, name
+    with Image.open(whole / "contact_sheet.png") as sheet:
+        assert sheet.size == (8 * SIZE, 2 * SIZE)
+    elements = PlyData.read(str(whole / "export" / "scene.ply"))["vertex"].count
+    assert elements == metrics["numbers"] / 14 > 60, "density control has added some"
+    assert "outputs in" in (whole / "run.log").read_text()
+
+
+def test_equal_runs_have_equal_bits_and_other_seeds_others(whole, tmp_path):
+    distill(tmp_path / "same")
+    assert scene(tmp_path / "same") == scene(whole)
+    assert table(tmp_path / "same") == table(whole)
+    distill(tmp_path / "other", "seed=1")
+    assert scene(tmp_path / "other") != scene(whole)
+
+
+def test_every_raw_tensor_has_moved(whole, tmp_path):
+    distill(tmp_path / "short", "representation.density=null", steps=2)
+    distill(tmp_path / "none", "representation.density=null", "task.lr=0", steps=1)
+    before, after = (load_checkpoint(tmp_path / name / "checkpoints")[1]["task"]["raw"] for name in ("none", "short"))
+    for name, value in before.items():
+        assert (after[name] != value).any(), name
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_bits(long, tmp_path):
+    killed = tmp_path / "killed"
+    process = start(killed, "task.steps=60")
+    while not list(killed.glob("checkpoints/step_000000[1-5]*.safetensors")):
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert 10 <= load_checkpoint(killed / "checkpoints")[0] < 60
+    assert not (killed / "metrics.json").exists()
+    diffusion3d.run([f"run.resume={killed}"])
+    assert table(killed) == table(long)
+    assert scene(killed) == scene(long)
+    final = "checkpoints/step_00000060.safetensors"
+    assert (killed / final).read_bytes() == (long / final).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_resumed_run_is_bit_identical(number, long, tmp_path):
+    stopped = tmp_path / "stopped"
+
+    def stop():
+        while not (stopped / "previews").exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    with pytest.raises(Interrupted, match="run.resume=") as caught:
+        distill(stopped, steps=60)
+    thread.join(5)
+    assert caught.value.exit_code == 128 + number
+    step, _ = load_checkpoint(stopped / "checkpoints")
+    assert len(table(stopped)) == step < 60
+    assert not (stopped / "export").exists()
+    diffusion3d.run([f"run.resume={stopped}"])
+    assert scene(stopped) == scene(long) and table(stopped) == table(long)
+
+
+@pytest.mark.slow
+def test_it_knows_nothing_of_toybox(whole, tmp_path):
+    """The package without its toybox makes the same scene, bit for bit."""
+    shutil.copytree(ROOT / "diffusion3d", tmp_path / "code" / "diffusion3d", ignore=shutil.ignore_patterns("toybox"))
+    shutil.copytree(ROOT / "conf", tmp_path / "code" / "conf")
+    process = start(tmp_path / "run", f"task.steps={STEPS}", code=tmp_path / "code")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err.decode()
+    assert scene(tmp_path / "run") == scene(whole)
+
+
+@pytest.mark.parametrize("name", ["sds", "size"])
+def test_nan_stops_the_run_and_names_the_term(name, tmp_path):
+    weight = "guidance.weight" if name == "sds" else f"terms.{name}.weight"
+    late = "{from: 1.0, to: nan, start: 0.5, end: 1.0}"
+    with pytest.raises(RunError, match=rf"loss term '{name}' is nan at step \d; ") as caught:
+        distill(tmp_path / "run", f"{weight}={late}")
+    assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_run_can_be_rendered_again(whole, tmp_path):
+    again = tmp_path / "again"
+    typed = ["task=render", f"run={whole}", "logger=none", f"hydra.run.dir={again}", "task.background=[0,0,1]"]
+    metrics = diffusion3d.run([*typed, "task.size=48", "task.frames=3", "task.elevation=[0,60]"])
+    assert metrics["frames"] == 3
+    for name in ("rgb", "depth"):
+        assert video(again / "videos" / f"{name}.mp4").shape == (3, 48, 48, 3)
+    with Image.open(again / "contact_sheet.png") as sheet:
+        corner = np.asarray(sheet)[0, 0]
+    assert corner[2] == 255 and corner[:2].max() < 60, "before the background that was asked for"
+
+
+def test_renders_at_the_same_views_are_those_of_the_run(whole, tmp_path):
+    again = tmp_path / "again"
+    typed = ["task=render", f"run={whole}", "logger=none", f"hydra.run.dir={again}", *CAMERA]
+    diffusion3d.run([*typed, f"task.size={SIZE}", "task.frames=4"])
+    for name in ("rgb.mp4", "depth.mp4"):
+        assert np.array_equal(video(again / "videos" / name), video(whole / "videos" / name))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "this task works on a finished run: add run=DIR"),
+        ("nowhere", "not a run directory"),
+        ("empty", "holds no scene"),
+    ],
+)
+def test_render_refuses_what_is_no_finished_run(source, message, whole, tmp_path):
+    if source == "empty":
+        (tmp_path / "empty").mkdir()
+        shutil.copy(whole / "config.yaml", tmp_path / "empty")
+    given = [f"run={tmp_path / source}"] if source else []
+    with pytest.raises(UserError, match=message):
+        diffusion3d.run(["task=render", "logger=none", f"hydra.run.dir={tmp_path / 'out'}", *given])
+
+
+def test_a_longer_run_adds_its_steps(whole, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "run")
+    diffusion3d.run([f"run.resume={copy}", f"task.steps={STEPS + 2}"])
+    assert table(copy)[:STEPS] == table(whole) and len(table(copy)) == STEPS + 2
+
+
+def test_minutes_end_a_run_with_its_files(tmp_path):
+    metrics = distill(tmp_path / "run", "task.minutes=0.001", steps=100_000)
+    assert metrics["steps"] < 100_000 and scene(tmp_path / "run")
