@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.config import check, compose, hydra_app
+from diffusion3d.data.toybox.cache import FINGERPRINT
 from diffusion3d.data.toybox.subjects import SUBJECTS, subject_named
 from diffusion3d.diffusion.sampler import Sampler
 from diffusion3d.overrides import to_hydra
@@ -36,9 +38,21 @@ NOISE_SEED, PROMPT_SEED, REFERENCE_SEED = 500_000, 3000, 2000
 """Of the prior's noise, of the colours in prompts, and of the toybox objects that results are held against."""
 
 
+def command(argv: Sequence[str]) -> str:
+    """The command line as the README shows it: without the options that only say where files are."""
+    text = " ".join(["python experiments/text_to_3d/" + Path(argv[0]).name, *argv[1:]])
+    text = re.sub(r" --(state|results|data)[ =]\S+", "", text)
+    return re.sub(r"(prior\.weights=)\S*/", r"\1", text)
+
+
 def machine() -> dict[str, Any]:
     """Where and how a result came about."""
-    return {"versions": versions(), "threads": torch.get_num_threads(), "command": " ".join(sys.argv)}
+    return {"versions": versions(), "threads": torch.get_num_threads(), "command": command(sys.argv)}
+
+
+def toybox_folder(state: Path) -> Path:
+    """Where renders of toybox are kept, by the code that draws it."""
+    return state / "toybox" / FINGERPRINT[:8]
 
 
 def write_result(folder: Path, name: str, content: dict[str, Any]) -> None:

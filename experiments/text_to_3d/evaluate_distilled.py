@@ -36,6 +36,7 @@ from common import (
     mean,
     run_key,
     slug,
+    toybox_folder,
     write_result,
 )
 from networks import NAMES, Reading, Recogniser
@@ -92,7 +93,7 @@ def measures(depth: Tensor, alpha: Tensor, cameras: Cameras) -> tuple[Tensor, Te
 
 def references(subject: str, state: Path) -> Views:
     """Toybox objects of the bare caption from the turntable's cameras."""
-    path = state / "toybox" / "turntable" / f"{slug(subject)}.npz"
+    path = toybox_folder(state) / "turntable" / f"{slug(subject)}.npz"
     if not path.exists():
         made = []
         for index in range(OBJECTS):

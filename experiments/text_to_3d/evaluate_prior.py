@@ -33,6 +33,7 @@ from common import (
     mean,
     run_key,
     slug,
+    toybox_folder,
     write_result,
 )
 from networks import COLOUR_NAMES, NAMES, Reading, Recogniser
@@ -93,7 +94,7 @@ class Item:
             rgba = torch.from_numpy(render_rgba(obj.mesh, c2w, K, SIZE, SIZE, samples=4)).movedim(-1, 1) / 255
             return rgba[:, :3] + 1 - rgba[:, 3:]
 
-        return cached(state / "toybox" / self.group / slug(self.subject) / f"{self.index:03d}.npy", make)
+        return cached(toybox_folder(state) / self.group / slug(self.subject) / f"{self.index:03d}.npy", make)
 
 
 def named_colours(subject: str, part: str, colour: str, index: int) -> tuple[str, dict[str, str]]:

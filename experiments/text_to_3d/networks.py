@@ -69,21 +69,40 @@ class ConvNeXtBlock(nn.Module):
         return x + (self.scale * self.narrow(F.gelu(self.wide(y)))).permute(0, 3, 1, 2)
 
 
-def residual_trunk() -> tuple[nn.Module, int]:
-    """64² pixels to 4² x 192 features."""
-    stem = [nn.Conv2d(3, 24, 5, 2, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
+def residual_trunk() -> tuple[nn.Module, nn.Module, int, int]:
+    """Stem and body with their widths: 64² pixels to 32² x 24, and on to 4² x 192."""
+    stem = nn.Sequential(nn.Conv2d(3, 24, 5, 2, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU())
     blocks = [Residual(24, 48, 2), Residual(48, 96, 2), Residual(96, 128, 2)]
-    return nn.Sequential(*stem, *blocks, nn.Conv2d(128, 192, 1), nn.ReLU()), 192
+    return stem, nn.Sequential(*blocks, nn.Conv2d(128, 192, 1), nn.ReLU()), 24, 192
 
 
-def convnext_trunk() -> tuple[nn.Module, int]:
-    """64² pixels to 4² x 160 features."""
-    stages = [nn.Conv2d(3, 48, 4, 4), ConvNeXtBlock(48), nn.BatchNorm2d(48), nn.Conv2d(48, 96, 2, 2)]
-    stages += [ConvNeXtBlock(96) for _ in range(3)]
-    return nn.Sequential(*stages, nn.BatchNorm2d(96), nn.Conv2d(96, 160, 2, 2), nn.GELU()), 160
+def convnext_trunk() -> tuple[nn.Module, nn.Module, int, int]:
+    """Stem and body with their widths: 64² pixels to 16² x 48, and on to 4² x 160."""
+    stages = [ConvNeXtBlock(48), nn.BatchNorm2d(48), nn.Conv2d(48, 96, 2, 2), *(ConvNeXtBlock(96) for _ in range(3))]
+    body = nn.Sequential(*stages, nn.BatchNorm2d(96), nn.Conv2d(96, 160, 2, 2), nn.GELU())
+    return nn.Conv2d(3, 48, 4, 4), body, 48, 160
 
 
 TRUNKS = {"a": residual_trunk, "b": convnext_trunk}
+
+
+class ColourHead(nn.Module):
+    """Looks for each slot's part in a 32² map, then names the colour of what it found there."""
+
+    def __init__(self, fine: int, deep: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(deep, 32, 1)
+        self.where = nn.Sequential(nn.Conv2d(32 + fine + 3, 48, 1), nn.ReLU(), nn.Conv2d(48, SLOTS, 1))
+        self.what = nn.Sequential(nn.Linear(fine + 3 + deep, 128), nn.ReLU(), nn.Linear(128, len(COLOUR_NAMES)))
+
+    def forward(self, x: Tensor, fine: Tensor, deep: Tensor) -> Float[Tensor, "N 2 C"]:
+        fine, context = (
+            F.interpolate(y, size=(32, 32), mode="bilinear", align_corners=False) for y in (fine, self.reduce(deep))
+        )
+        local = torch.cat([fine, F.avg_pool2d(x, 2)], 1)
+        weights = self.where(torch.cat([context, local], 1)).flatten(2).softmax(-1)
+        found = torch.einsum("nsp,ncp->nsc", weights, local.flatten(2))
+        return self.what(torch.cat([found, deep.mean((2, 3))[:, None].expand(-1, SLOTS, -1)], -1))
 
 
 class Recogniser(nn.Module):
@@ -91,17 +110,18 @@ class Recogniser(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.trunk, width = TRUNKS[kind]()
+        self.stem, self.body, fine, width = TRUNKS[kind]()
         self.subject = nn.Linear(width, len(NAMES))
-        self.colour = nn.Linear(width, SLOTS * len(COLOUR_NAMES))
-        where = [nn.Conv2d(width, 32, 1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 4 * 4, 128), nn.ReLU()]
-        self.direction = nn.Sequential(*where, nn.Linear(128, 2))
+        self.colour = ColourHead(fine, width)
+        where = [nn.Conv2d(width, 48, 1), nn.ReLU(), nn.Flatten(), nn.Linear(48 * 4 * 4, 160), nn.ReLU()]
+        self.direction = nn.Sequential(*where, nn.Linear(160, 2))
 
     def forward(self, x: Float[Tensor, "N 3 64 64"]) -> Reading:
-        grid = self.trunk(2 * x - 1)
-        features = grid.mean((2, 3))
-        colour = self.colour(features).unflatten(1, (SLOTS, -1))
-        return Reading(features, self.subject(features), colour, self.direction(grid))
+        x = 2 * x - 1
+        fine = self.stem(x)
+        deep = self.body(fine)
+        features = deep.mean((2, 3))
+        return Reading(features, self.subject(features), self.colour(x, fine, deep), self.direction(deep))
 
     @torch.no_grad()
     def read(self, pictures: Float[Tensor, "N 3 H W"]) -> Reading:

@@ -141,8 +141,8 @@ def vary(rgba: Tensor) -> Tensor:
     behind = backgrounds(count)
     x = x[:, :3] + (1 - x[:, 3:]) * behind
     grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * uniform(count, 0.8, 1.2, 1, 1, 1)
-    x = (x * uniform(count, 0.93, 1.07, 3, 1, 1) * uniform(count, 0.85, 1.12, 1, 1, 1)).clamp(0, 1)
+    x = grey + (x - grey) * uniform(count, 0.85, 1.15, 1, 1, 1)
+    x = (x * uniform(count, 0.96, 1.04, 3, 1, 1) * uniform(count, 0.9, 1.1, 1, 1, 1)).clamp(0, 1)
     size = (20, 24, 32, 40, 64, 64)[int(torch.randint(6, ()))]
     half = count // 2
     x = torch.cat([shrink(x[:half], size), x[half:]]) if size < SIZE else x

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import RESULTS, STATE, machine, write_result
+from common import RESULTS, STATE, machine, toybox_folder, write_result
 from networks import NONE, TRUNKS, Recogniser
 from pictures import TEST_FROM, Renders, nothing, over_white, renders, to_float, vary
 from safetensors.torch import load_file, save_file
@@ -64,8 +64,8 @@ def losses(network: Recogniser, data: Renders, rng: np.random.Generator) -> dict
     off = (reading.direction[:BATCH] - direction).square().sum(1) * IS_ASYMMETRIC[subject]
     return {
         "subject": F.cross_entropy(reading.subject, labels, label_smoothing=0.03),
-        "colour": 0.5 * F.cross_entropy(reading.colour[:BATCH].flatten(0, 1), colours.flatten(), ignore_index=-1),
-        "azimuth": off.mean(),
+        "colour": F.cross_entropy(reading.colour[:BATCH].flatten(0, 1), colours.flatten(), ignore_index=-1),
+        "azimuth": 2 * off.mean(),
     }
 
 
@@ -123,7 +123,7 @@ def test(network: Recogniser, data: Renders) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=sorted(TRUNKS), help="architecture: a residual network, b ConvNeXt")
-    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--objects", type=int, default=64, help="per subject, 8 views each")
     parser.add_argument("--state", type=Path, default=STATE)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -131,12 +131,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    data = renders(given.state / "renders", "train", 0, given.objects, 8)
+    data = renders(toybox_folder(given.state), "train", 0, given.objects, 8)
     network = Recogniser(given.kind).to(memory_format=torch.channels_last)
     folder = given.state / f"recogniser_{given.kind}_{given.steps}"
     train(network, data, given.steps, folder)
-    plain = renders(given.state / "renders", "plain", TEST_FROM, 10, 4, plain=True)
-    varied = renders(given.state / "renders", "varied", TEST_FROM, 10, 4)
+    plain = renders(toybox_folder(given.state), "plain", TEST_FROM, 10, 4, plain=True)
+    varied = renders(toybox_folder(given.state), "varied", TEST_FROM, 10, 4)
     torch.manual_seed(1)
     blank = nothing(to_float(varied.rgba[:, 0]))
     result = {
