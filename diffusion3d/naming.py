@@ -40,6 +40,7 @@ def run_name(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> st
     shapes_result = {
         key: value for key, value in config.items() if key not in ("hydra", "run", "paths", "logger", "tags")
     }
+    shapes_result["source"] = config.get("run", {}).get("source")
     named = ["task", *(group for group in ("representation", "guidance") if group in config["task"].get("uses", []))]
     parts = [slug(str(config["prompt"])), *(slug(str(choices.get(group) or ""), 12) for group in named)]
     return "_".join([*(part for part in parts if part), short_hash(shapes_result)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,3 +84,26 @@ class PosedViews:
             value = getattr(self, field.name)
             moved[field.name] = value.to(device) if hasattr(value, "to") else value
         return PosedViews(**moved)
+
+
+def join_views(parts: Sequence[PosedViews]) -> PosedViews:
+    """The scenes of several items, one after the other.
+
+    Raises:
+        ValueError: a field is given by some and not by all.
+    """
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(PosedViews):
+        values = [getattr(part, field.name) for part in parts]
+        if all(value is None for value in values):
+            continue
+        if any(value is None for value in values):
+            raise ValueError(f"join_views: {field.name!r} is given by some views and not by all")
+        if field.name == "cameras":
+            c2w, K = torch.cat([c.c2w for c in values]), torch.cat([c.K for c in values])
+            joined["cameras"] = dataclasses.replace(values[0], c2w=c2w, K=K)
+        elif field.name == "captions":
+            joined["captions"] = tuple(caption for captions in values for caption in captions)
+        else:
+            joined[field.name] = torch.cat(values)
+    return PosedViews(**joined)

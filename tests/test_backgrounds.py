@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from diffusion3d.backgrounds import Backgrounds
+from diffusion3d.errors import UserError
 
 
 def test_kinds_come_as_often_as_they_should():
@@ -34,5 +35,5 @@ def test_they_come_from_the_global_generator():
 
 @pytest.mark.parametrize("shares", [(-1, 1, 1), (0, 0, 0)])
 def test_impossible_shares_are_refused(shares):
-    with pytest.raises(ValueError, match="one of them > 0"):
+    with pytest.raises(UserError, match="one of them > 0"):
         Backgrounds(*shares)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras
-from diffusion3d.views import PosedViews
+from diffusion3d.views import PosedViews, join_views
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ class Prediction:
     scene: Any = None
 
 
+def pad_rows(tokens: Tensor, length: int) -> Tensor:
+    """Tokens or their mask [B, R, L, ...] with zeros (masked out) up to `length`."""
+    missing = length - tokens.shape[2]
+    return torch.cat([tokens, tokens.new_zeros(*tokens.shape[:2], missing, *tokens.shape[3:])], 2)
+
+
 def concatenate(conditions: list[Condition]) -> Condition:
     """Stack conditions along the batch. Text that some of them lack becomes zero tokens, all masked out.
 
@@ -66,13 +72,17 @@ def concatenate(conditions: list[Condition]) -> Condition:
         values = [getattr(c, name) for c in conditions]
         given = next((v for v in values if v is not None), None)
         if given is not None:
-            merged[name] = torch.cat([torch.zeros_like(given) if v is None else v for v in values])
+            values = [torch.zeros_like(given) if v is None else v for v in values]
+            if name != "pooled":
+                longest = max(v.shape[2] for v in values)
+                values = [pad_rows(v, longest) for v in values]
+            merged[name] = torch.cat(values)
     for name in ("views", "points", "previous"):
         values = [getattr(c, name) for c in conditions]
         if any(v is not None for v in values):
-            if any(not isinstance(v, Tensor) for v in values):
+            if any(v is None for v in values):
                 raise ValueError(f"concatenate: the conditions disagree about {name!r}")
-            merged[name] = torch.cat(values)
+            merged[name] = join_views(values) if name == "views" else torch.cat(values)
     cameras = [c.cameras for c in conditions if c.cameras is not None]
     if cameras:
         if len(cameras) != len(conditions):
@@ -80,5 +90,7 @@ def concatenate(conditions: list[Condition]) -> Condition:
         first = cameras[0]
         c2w, K = torch.cat([c.c2w for c in cameras]), torch.cat([c.K for c in cameras])
         merged["cameras"] = dataclasses.replace(first, c2w=c2w, K=K)
+    if any(c.extra.keys() != conditions[0].extra.keys() for c in conditions):
+        raise ValueError("concatenate: the conditions have different 'extra' fields")
     extra = {name: torch.cat([c.extra[name] for c in conditions]) for name in conditions[0].extra}
     return Condition(**merged, extra=extra)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion3d.diffusion.condition import Prediction
 from diffusion3d.diffusion.schedule import Schedule
+from diffusion3d.errors import UserError
 
 Denoiser = Callable[[Tensor, Int[Tensor, "*S"]], Prediction]
 """(x_t, t) -> Prediction; guidance and conditions are bound inside."""
@@ -48,7 +49,7 @@ class Sampler:
 
     def __init__(self, steps: int = 50, eta: float = 0.0) -> None:
         if steps < 1:
-            raise ValueError(f"sampler.steps={steps} must be at least 1")
+            raise UserError(f"sampler.steps={steps} must be at least 1")
         self.steps = steps
         self.eta = eta
 
@@ -94,7 +95,11 @@ class Sampler:
     def step(
         self, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """One step from level t to level s."""
+        """One step from level t to level s; to a higher one, fresh noise is added. From -1 to -1 nothing changes."""
+
+        def noise() -> Tensor:
+            return torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
+
         alpha_s, sigma_s = schedule.signal(s, x)
         alpha_t, sigma_t = schedule.signal(t, x)
         eps = schedule.eps_from_x0(x, x0, t)
@@ -102,9 +107,13 @@ class Sampler:
         spread = self.eta * ratio * sigma_s / sigma_t.clamp(min=1e-12)
         stepped = alpha_s * x0 + (sigma_s**2 - spread**2).clamp(min=0).sqrt() * eps
         if self.eta > 0:
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
-            stepped = stepped + spread * noise
-        untouched = (t < 0).reshape(t.shape + (1,) * (x.ndim - t.ndim))
+            stepped = stepped + spread * noise()
+        shape = t.shape + (1,) * (x.ndim - t.ndim)
+        back, untouched = (s > t).reshape(shape), ((t < 0) & (s < 0)).reshape(shape)
+        if bool(back.any()):
+            shrink = alpha_s / alpha_t
+            noised = shrink * x + (sigma_s**2 - (shrink * sigma_t) ** 2).clamp(min=0).sqrt() * noise()
+            stepped = torch.where(back, noised, stepped)
         return torch.where(untouched, x, stepped)
 
     @staticmethod

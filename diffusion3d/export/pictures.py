@@ -24,7 +24,7 @@ def to_uint8(image: Float[Tensor, "*S H W 3"]) -> UInt8[np.ndarray, "*S H W 3"]:
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of one scene: rgb in [0, 1], depth in [0, 1] (near is bright, 0 is empty), alpha."""
+    """Frames of one scene: rgb in [0, 1], depth in [0, 1] (near is bright, 0 is empty, edges fade with alpha), alpha."""
 
     rgb: Float[Tensor, "F 3 H W"]
     depth: Float[Tensor, "F 1 H W"]
@@ -44,6 +44,8 @@ def render_frames(scene: Scene, cameras: Cameras, background: Float[Tensor, "1 3
         near, far = depth[seen].min(), depth[seen].max()
         shown = 1 - 0.8 * (depth - near) / (far - near).clamp(min=1e-6)
         depth = torch.where(alpha > EMPTY_ALPHA, shown.clamp(0, 1) * alpha, torch.zeros_like(depth))
+    else:
+        depth = torch.zeros_like(depth)
     return Frames(rgb, depth, alpha)
 
 

@@ -36,8 +36,8 @@ class Logger:
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """The figures of one step."""
 
-    def image(self, step: int, name: str, path: Path) -> None:
-        """A picture, as an encoded file."""
+    def image(self, step: int | None, name: str, path: Path) -> None:
+        """A picture, as an encoded file; `step` is None for one of the result."""
 
     def video(self, name: str, path: Path) -> None:
         """A video, as an encoded file."""

@@ -57,7 +57,7 @@ class WandbLogger(Logger):
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self._put(lambda wandb, run: run.log(metrics, step=step))
 
-    def image(self, step: int, name: str, path: Path) -> None:
+    def image(self, step: int | None, name: str, path: Path) -> None:
         self._put(lambda wandb, run: run.log({name: wandb.Image(str(path))}, step=step))
 
     def video(self, name: str, path: Path) -> None:

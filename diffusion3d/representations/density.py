@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from diffusion3d.errors import UserError
 from diffusion3d.representations.base import SceneParameters
 
 
@@ -34,8 +35,11 @@ class RankedDensification:
         growth: float = 0.1,
         min_opacity: float = 0.02,
     ) -> None:
-        if not 0 < min_opacity < 1:
-            raise ValueError(f"density.min_opacity={min_opacity} must lie between 0 and 1")
+        if not (0 < min_opacity < 1 and 0 <= growth <= 1 and every >= 1):
+            raise UserError(
+                f"representation.density: min_opacity={min_opacity} must lie in (0, 1), growth={growth} in [0, 1], "
+                f"every={every} must be at least 1"
+            )
         self.start, self.stop, self.every = start, stop, every
         self.cap, self.growth, self.min_opacity = cap, growth, min_opacity
         self.score = torch.zeros(0)

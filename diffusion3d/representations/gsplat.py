@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras
+from diffusion3d.errors import UserError
 from diffusion3d.export.ply import splat_ply
 from diffusion3d.rendering import rasterization
 from diffusion3d.rendering.render import EMPTY_ALPHA, Render
@@ -92,6 +93,12 @@ class GaussianSplats(Representation):
         density: RankedDensification | None = None,
     ) -> None:
         self.learning_rates = dict(learning_rates)
+        if count < 1 or radius <= 0 or scale <= 0 or not 0 < opacity < 1:
+            raise UserError(
+                f"representation: count={count}, radius={radius}, scale={scale} must be positive, opacity={opacity} in (0, 1)"
+            )
+        if density is not None and count > density.cap:
+            raise UserError(f"representation.count={count} exceeds representation.density.cap={density.cap}")
         self.count, self.radius, self.initial_scale, self.initial_opacity = count, radius, scale, opacity
         self.density = density
 

@@ -40,14 +40,21 @@ class Distill:
         if warning is not None:
             log.warning(warning)
         camera: Orbit = build(config.camera)
+        turntable = camera.turntable(size=task.video_size)
         backgrounds: Backgrounds = build(task.background)
         representation: Representation = build(config.representation)
         guidance: Guidance = build(config.guidance, prior=prior).to(self.device)
-        terms: list[Term] = [build(node) for name, node in config.terms.items() if name not in CAPABILITIES]
+        terms: list[Term] = [build(node) for name, node in config.terms.items() if node and name not in CAPABILITIES]
         owner = SceneParameters(representation, representation.init(1)).to(self.device)
         optimizer = torch.optim.Adam(owner.param_groups(), eps=1e-15)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        self.files.record(rasterizer=kernel_name(self.device))
+        renderer = kernel_name(self.device)
+        self.files.record(rasterizer=renderer)
+        log.info("splats are rendered by %s", renderer)
+        if renderer == "torch" and self.device.type == "cpu":
+            log.warning(
+                "that is tens of times slower than the C++ kernel: install gcc or clang, then the package again"
+            )
         guidance.prepare(owner.scene(), prior.condition([config.prompt], camera.turntable(1).to(self.device)))
         self.render: Render | None = None
 
@@ -89,7 +96,6 @@ class Distill:
             write_grid(path, [views[0].cpu()])
             self.files.image(done, "preview", path)
 
-        learned = [name for name, _ in guidance.named_parameters() if not name.startswith("prior.")]
         done = loop(
             self.files,
             losses,
@@ -100,7 +106,7 @@ class Distill:
                 "raw": {name: value.detach() for name, value in owner.raw.items()},
                 "optimizer": optimizer.state_dict(),
                 "density": representation.state(),
-                "guidance": {name: guidance.state_dict()[name] for name in learned},
+                "guidance": {k: v for k, v in guidance.state_dict().items() if not k.startswith("prior.")},
             },
             load_state=load,
             checkpoint_every=task.checkpoint_every,
@@ -108,9 +114,9 @@ class Distill:
             preview_every=task.preview_every,
         )
         scene = owner.scene()
-        write_media(self.files, scene, camera.turntable(size=task.video_size).to(self.device), white, task.fps)
+        write_media(self.files, scene, turntable.to(self.device), white, task.fps)
         for name, content in representation.export(dict(owner.raw.items())).items():
             path = self.files.path("export", name)
             path.write_bytes(content)
             self.files.artifact(name, path)
-        return {"steps": done, "numbers": sum(value.numel() for value in owner.raw.values())}
+        return {"steps": done, "parameters": sum(value.numel() for value in owner.raw.values())}

@@ -21,4 +21,4 @@ def write_media(run: Run, scene: Scene, cameras: Cameras, background: torch.Tens
     chosen = torch.linspace(0, len(frames.rgb), SHEET_VIEWS + 1)[:-1].long()
     rows = [frames.rgb[chosen], frames.depth[chosen].expand(-1, 3, -1, -1)]
     write_grid(run.dir / "contact_sheet.png", [row.cpu() for row in rows])
-    run.image(0, "contact_sheet", run.dir / "contact_sheet.png")
+    run.image(None, "contact_sheet", run.dir / "contact_sheet.png")

@@ -110,8 +110,8 @@ class Run:
         for logger in self._loggers:
             logger.log(step, metrics)
 
-    def image(self, step: int, name: str, path: Path) -> None:
-        """Tell the loggers of a picture that was written for a step."""
+    def image(self, step: int | None, name: str, path: Path) -> None:
+        """Tell the loggers of a picture that was written for a step, or (None) for the result."""
         for logger in self._loggers:
             logger.image(step, name, path)
 

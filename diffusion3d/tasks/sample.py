@@ -43,7 +43,7 @@ class Sample:
             write_grid(self.files.path("samples", f"{number:03d}.png"), [views])
             rows.append(views)
             log.info("drew %d of %d", number + 1, task.count)
-        labels = [f"{config.prompt}   seed {config.seed + number}" for number in range(task.count)]
+        labels = [f"seed {config.seed + number}   {config.prompt}" for number in range(task.count)]
         write_grid(self.files.dir / "grid.png", rows, labels)
-        self.files.image(0, "samples", self.files.dir / "grid.png")
+        self.files.image(None, "samples", self.files.dir / "grid.png")
         return {"samples": task.count}

@@ -74,7 +74,7 @@ class Train:
             with swapped(learner, average):
                 learner.eval()
                 best.update(objective.validate(held))
-                self.files.log(done, best)
+                self.files.log(done - 1, best)
                 log.info("step %d  %s", done, "  ".join(f"{k.split('/')[-1]} {v:.5f}" for k, v in best.items()))
                 path = self.files.path("previews", f"step_{done:07d}.png")
                 objective.preview(path, list(task.preview_prompts))
@@ -83,6 +83,14 @@ class Train:
             write_weights(self.files.path("export", "weights.safetensors"), average, self._facts(data, done, best))
 
         def load(state: dict[str, Any]) -> None:
+            if state["scenes"] != len(data.train):
+                log.warning(
+                    "the training data had %d scenes and has %d now: batches differ from here on, and the run is not "
+                    "bit-identical to an undisturbed one",
+                    state["scenes"],
+                    len(data.train),
+                )
+            best.update(state["scores"])
             learner.load_state_dict(state["learner"])
             average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
@@ -97,6 +105,8 @@ class Train:
                 "learner": learner.state_dict(),
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "scores": dict(best),
+                "scenes": len(data.train),
             },
             load_state=load,
             checkpoint_every=task.checkpoint_every,

@@ -5,6 +5,7 @@ from diffusers import DDIMScheduler
 from diffusion3d.diffusion.condition import Prediction
 from diffusion3d.diffusion.sampler import Clamp, Hooks, Sampler
 from diffusion3d.diffusion.schedule import Schedule
+from diffusion3d.errors import UserError
 
 SCHEDULE = Schedule.cosine(1000, 64)
 MEAN, SPREAD = 0.7, 0.3
@@ -75,5 +76,17 @@ def test_gradients_flow_when_asked():
 
 
 def test_zero_steps_are_refused():
-    with pytest.raises(ValueError, match="steps=0"):
+    with pytest.raises(UserError, match="steps=0"):
         Sampler(steps=0)
+
+
+@pytest.mark.parametrize("start", [-1, 200])
+def test_a_jump_back_adds_fresh_noise_of_the_right_variance(start):
+    schedule = Schedule.cosine(1000, 64)
+    torch.manual_seed(0)
+    t = torch.full((20000,), start)
+    x = schedule.add_noise(torch.full((20000, 1), 0.7), torch.randn(20000, 1), t)
+    later = Sampler(10).sample(lambda x, t: Prediction(x), schedule, x, [start, 600]).x0
+    alpha, sigma = schedule.signal(torch.tensor([600]), torch.zeros(1))
+    assert later.mean().item() == pytest.approx(0.7 * alpha.item(), abs=0.02)
+    assert later.std().item() == pytest.approx(sigma.item(), abs=0.02)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from diffusion3d.errors import UserError
 from diffusion3d.representations.base import SceneParameters
 from diffusion3d.representations.density import RankedDensification
 from diffusion3d.representations.gsplat import GaussianSplats
@@ -84,5 +85,10 @@ def test_when_it_is_due():
 
 @pytest.mark.parametrize("opacity", [0.0, 1.0])
 def test_impossible_opacities_are_refused(opacity):
-    with pytest.raises(ValueError, match="min_opacity"):
+    with pytest.raises(UserError, match="min_opacity"):
         RankedDensification(min_opacity=opacity)
+
+
+def test_a_start_above_the_cap_is_refused():
+    with pytest.raises(UserError, match="count=70 exceeds"):
+        GaussianSplats({}, count=70, density=RankedDensification(cap=60))

@@ -119,7 +119,7 @@ def test_a_run_leaves_everything_behind(whole):
     with Image.open(whole / "contact_sheet.png") as sheet:
         assert sheet.size == (8 * SIZE, 2 * SIZE)
     elements = PlyData.read(str(whole / "export" / "scene.ply"))["vertex"].count
-    assert elements == metrics["numbers"] / 14 > 60, "density control has added some"
+    assert elements == metrics["parameters"] / 14 > 60, "density control has added some"
     assert "outputs in" in (whole / "run.log").read_text()
 
 
