@@ -54,6 +54,8 @@ class Run:
         except OSError as error:
             raise unwritable(error, directory) from None
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        if not logging.getLogger().handlers:  # from Python: show what the command line shows
+            logging.basicConfig(format="%(message)s")
         logging.getLogger().addHandler(self._handler)
         logging.getLogger("diffusion3d").setLevel(logging.INFO)
         self._facts: dict[str, Any] = self._read_facts() if resume else {"id": uuid.uuid4().hex[:12]}

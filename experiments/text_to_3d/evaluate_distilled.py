@@ -231,7 +231,13 @@ def main() -> None:
         )
         for i, name in enumerate(subjects[:CONTROLS])
     }
-    result: dict[str, Any] = {"key": key, "subjects": len(subjects), "views": VIEWS, "judges": {}}
+    result: dict[str, Any] = {
+        "key": key,
+        "overrides": given.overrides,
+        "subjects": len(subjects),
+        "views": VIEWS,
+        "judges": {},
+    }
     for kind, judge in judges.items():
         found = judged(judge, scenes, samples, toybox)
         controls = subjects[:CONTROLS]

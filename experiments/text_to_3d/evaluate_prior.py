@@ -141,20 +141,23 @@ def score(todo: Sequence[Item], reading: Reading) -> dict[str, float]:
     return result
 
 
-def diversity(todo: Sequence[Item], drawn: Tensor, real: Tensor) -> dict[str, Any]:
-    """Mean distance between samples of one caption over that between toybox objects of it; an object's feature is its mean
-    over the views."""
+def diversity(todo: Sequence[Item], drawn: Reading, real: Reading) -> dict[str, Any]:
+    """Mean distance between samples of one caption over that between the toybox objects beside them; an object's feature is
+    its mean over the views. Only samples with the right subject in most views count: failures are diverse, too."""
+    subject = torch.tensor([NAMES.index(item.subject) for item in todo])
+    kept = (drawn.subject.argmax(1).view(-1, VIEWS) == subject[:, None]).float().mean(1) > 0.5
+    features = [reading.features.view(len(todo), VIEWS, -1).mean(1) for reading in (drawn, real)]
     per_subject = {}
-    for subject in dict.fromkeys(item.subject for item in todo):
+    for name in dict.fromkeys(item.subject for item in todo):
         groups: dict[str, list[int]] = {}
         for i, item in enumerate(todo):
-            if item.subject == subject:
+            if item.subject == name and bool(kept[i]):
                 groups.setdefault(item.prompt, []).append(i)
         full = [group for group in groups.values() if len(group) > 1]
         if full:
-            ours, theirs = (mean([mean_pairwise_distance(x[group]) for group in full]) for x in (drawn, real))
-            per_subject[subject] = ours / theirs
-    return {"share": mean(list(per_subject.values())), "per_subject": per_subject}
+            ours, theirs = (mean([mean_pairwise_distance(x[group]) for group in full]) for x in features)
+            per_subject[name] = ours / theirs
+    return {"share": mean(list(per_subject.values())), "samples": int(kept.sum()), "per_subject": per_subject}
 
 
 def azimuths(todo: Sequence[Item], reading: Reading) -> dict[str, float]:
@@ -215,6 +218,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "sampler": {"ddim_steps": STEPS, "scale": SCALE, "rescale": RESCALE},
         "key": run_key(given.overrides),
+        "overrides": given.overrides,
         "subjects": len(chosen_subjects(given.subjects)),
         "groups": {},
     }
@@ -239,8 +243,7 @@ def main() -> None:
                     )
                     for name in chosen_subjects(given.subjects)
                 }
-                means = [x.features.view(len(places), VIEWS, -1).mean(1) for x in (ours, theirs)]
-                entry[kind]["diversity"] = diversity(of_group, *means)
+                entry[kind]["diversity"] = diversity(of_group, ours, theirs)
                 entry[kind]["azimuth"] = {"samples": azimuths(of_group, ours), "reader": azimuths(of_group, theirs)}
     if (given.data / "meta.json").exists():
         folder = given.results.parent / "pictures"

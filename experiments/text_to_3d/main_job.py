@@ -111,7 +111,13 @@ def main() -> None:
         print({name: round(value, 2) for name, value in jobs[-1].items()}, flush=True)
     medians = {name: statistics.median(job[name] for job in jobs) for name in jobs[0]}
     load = dict(zip(("1", "5", "15"), os.getloadavg(), strict=True))
-    facts = {"key": run_key(given.overrides), "prompt": given.prompt, "load_average_after": load, **machine()}
+    facts = {
+        "key": run_key(given.overrides),
+        "overrides": given.overrides,
+        "prompt": given.prompt,
+        "load_average_after": load,
+        **machine(),
+    }
     write_result(given.results, "main_job", {"median": medians, "jobs": jobs, **facts})
     print("median of", len(jobs), {name: round(value, 2) for name, value in medians.items()})
 

@@ -33,6 +33,11 @@ def main() -> int:
     except (UserError, Interrupted) as error:
         print(f"toybox: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(
+            f"toybox: cannot write {error.filename or args.out}: {error.strerror}; give another --out", file=sys.stderr
+        )
+        return UserError.exit_code
     finally:
         for signum, handler in before:
             signal.signal(signum, handler)
