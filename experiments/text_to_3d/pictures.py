@@ -155,11 +155,18 @@ def vary(rgba: Tensor) -> Tensor:
     return x.clamp(0, 1)
 
 
+def blobs(share: float) -> Tensor:
+    """A soft random mask [1,1,64,64] of that share of the picture, in several pieces."""
+    noise = F.interpolate(torch.randn(1, 1, 9, 9), size=(SIZE, SIZE), mode="bicubic", align_corners=False)
+    return ((noise - noise.quantile(1 - share)) * 8).sigmoid()
+
+
 def nothing(rgba: Tensor) -> Tensor:
-    """Pictures of no subject made from renders [N,4,64,64]: noise, mush (blurred, distorted, mixed, shuffled) and parts."""
+    """Pictures of no subject made from renders [N,4,64,64]: noise, mush (blurred, distorted, mixed, shuffled, torn, pieced
+    together) and parts."""
     count = len(rgba)
     x = vary(rgba)
-    kinds = torch.randint(0, 7, (count,))
+    kinds = torch.randint(0, 9, (count,))
     for i, kind in enumerate(kinds.tolist()):
         one = x[i : i + 1]
         if kind == 0:
@@ -169,7 +176,7 @@ def nothing(rgba: Tensor) -> Tensor:
         elif kind == 1:
             one = shrink(one, int(torch.randint(3, 6, ())))
         elif kind == 2:
-            field = torch.randn(1, 2, 7, 7) * float(uniform(1, 0.3, 0.6))
+            field = torch.randn(1, 2, 8, 8) * float(uniform(1, 0.2, 0.6))
             field = F.interpolate(field, size=(SIZE, SIZE), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
             grid = F.affine_grid(torch.eye(2, 3)[None], [1, 3, SIZE, SIZE], align_corners=False)
             one = F.grid_sample(one, grid + field, padding_mode="border", align_corners=False)
@@ -183,6 +190,12 @@ def nothing(rgba: Tensor) -> Tensor:
         elif kind == 5:
             near = warp(rgba[i : i + 1], uniform(1, 4, 7), uniform(1, -0.35, 0.35, 2), torch.zeros(1))
             one = near[:, :3] + (1 - near[:, 3:]) * backgrounds(1)
+        elif kind == 6:
+            keep = blobs(1 - float(uniform(1, 0.4, 0.7)))
+            one = rgba[i : i + 1, :3] * keep + (1 - rgba[i : i + 1, 3:] * keep) * backgrounds(1)
+        elif kind == 7:
+            keep = blobs(0.5)
+            one = one * keep + x[torch.randint(0, count, (1,))] * (1 - keep)
         else:
             one = backgrounds(1) + 0.12 * (one - one.mean()) * float(torch.rand(()))
         x[i] = one[0]

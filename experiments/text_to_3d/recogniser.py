@@ -26,7 +26,7 @@ from diffusion3d.data.toybox.subjects import ASYMMETRIC, SUBJECTS
 from diffusion3d.metrics.azimuth import median_and_flipped
 from diffusion3d.tasks.checkpoint import load_checkpoint, save_checkpoint
 
-BATCH, NOTHING = 96, 16
+BATCH, NOTHING = 96, 28
 """Renders and pictures of nothing in a batch."""
 RATE, SAVE_EVERY = 3e-3, 200
 IS_ASYMMETRIC = torch.tensor([subject.name in ASYMMETRIC for subject in SUBJECTS])

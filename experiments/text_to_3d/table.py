@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def line(
 ) -> str:
     """A row with one column per judge; the target is met when the first judge's value meets it. `sound` is False where the
     number says nothing yet, because most pictures show no recognisable subject."""
+    values = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
     cells = [MISSING if value is None else shown(value) for value in values]
     verdict = "" if values[0] is None or met is None else mark(met(values[0])) if sound else "says nothing yet"
     return f"| {name} | {' | '.join(cells)} | {target} | {verdict} |"
