@@ -39,7 +39,7 @@ NOISE_SEED, PROMPT_SEED, REFERENCE_SEED = 500_000, 3000, 2000
 
 
 def command(argv: Sequence[str]) -> str:
-    """The command line as the README shows it: without the options that only say where files are."""
+    """The command line as the tables show it: without the options that only say where files are."""
     text = " ".join(["python experiments/text_to_3d/" + Path(argv[0]).name, *argv[1:]])
     text = re.sub(r" --(state|results|data)[ =]\S+", "", text)
     return re.sub(r"(prior\.weights=)\S*/", r"\1", text)

@@ -190,12 +190,11 @@ def nothing(rgba: Tensor) -> Tensor:
         elif kind == 5:
             near = warp(rgba[i : i + 1], uniform(1, 4, 7), uniform(1, -0.35, 0.35, 2), torch.zeros(1))
             one = near[:, :3] + (1 - near[:, 3:]) * backgrounds(1)
-        elif kind == 6:
-            keep = blobs(1 - float(uniform(1, 0.4, 0.7)))
-            one = rgba[i : i + 1, :3] * keep + (1 - rgba[i : i + 1, 3:] * keep) * backgrounds(1)
-        elif kind == 7:
-            keep = blobs(0.5)
-            one = one * keep + x[torch.randint(0, count, (1,))] * (1 - keep)
+        elif kind in (6, 7):
+            keep = blobs(float(uniform(1, 0.35, 0.6)))
+            other = rgba[torch.randint(0, count, (1,))] * (1 - keep) * (kind == 7)
+            pieces = rgba[i : i + 1] * keep + other
+            one = pieces[:, :3] + (1 - pieces[:, 3:]) * backgrounds(1)
         else:
             one = backgrounds(1) + 0.12 * (one - one.mean()) * float(torch.rand(()))
         x[i] = one[0]

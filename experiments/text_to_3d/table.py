@@ -1,4 +1,4 @@
-"""Write README.md from the JSON files in results/.
+"""Write TABLES.md from the JSON files in results/.
 
 python experiments/text_to_3d/table.py
 """
@@ -275,7 +275,7 @@ def provenance(results: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--out", type=Path, default=HERE / "README.md")
+    parser.add_argument("--out", type=Path, default=HERE / "TABLES.md")
     given = parser.parse_args()
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.results.glob("*.json"))}
     keys = {name: results[name]["key"] for name in ("prior", "distilled", "main_job") if name in results}
