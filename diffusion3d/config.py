@@ -182,15 +182,14 @@ def check_same(config: DictConfig, directory: Path) -> None:
     Raises:
         UserError: names the first value that differs.
     """
-    before = OmegaConf.to_container(load_config(directory, config.run.trust), resolve=True)
+    before: Any = OmegaConf.to_container(load_config(directory, config.run.trust), resolve=True)
     now = resolved(config)
     for content in (before, now):
-        assert isinstance(content, dict)
         for key in ("run", "logger", "tags", "paths"):
             content.pop(key, None)
         for key in ("steps", "minutes"):
             content["task"].pop(key, None)
-    for key in dict.fromkeys([*leaves(before), *leaves(now)]):  # type: ignore[arg-type]
+    for key in dict.fromkeys([*leaves(before), *leaves(now)]):
         old, new = _select(before, key), _select(now, key)
         if old != new and not (isinstance(old, dict) and isinstance(new, dict)):
             raise UserError(

@@ -98,7 +98,7 @@ def job(config: DictConfig) -> Outcome:
             seed_everything(config.seed)
             metrics = current.finish(task(config, current).run())
             log.info(current.outputs())
-    except Exception as error:
+    except Exception as error:  # a failed job must not stop a sweep
         return Outcome(error=user_error(error))
     return Outcome(metrics)
 
@@ -123,7 +123,7 @@ def main() -> int:
     except KeyboardInterrupt as stop:
         print(one_line(stop) or "interrupted", file=sys.stderr)
         return getattr(stop, "exit_code", 130)
-    except Exception as error:
+    except Exception as error:  # every error leaves in one line, with an exit code
         if "run.debug=true" in typed or os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
         print(f"error: {describe(error)}", file=sys.stderr)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from diffusion3d.errors import UserError
 from diffusion3d.overrides import load_overrides, resumed, save_overrides, split_prompts, swept_keys, to_hydra
 
-PROMPTS = [
+LISTED = [
     "a corgi, standing",
     "a (red) castle",
     "it's a castle",
@@ -22,6 +22,9 @@ PROMPTS = [
     "../../x",
     "",
     "x" * 10_000,
+]
+PROMPTS = [
+    *LISTED,
     "null",
     "true",
     "${oc.env:HOME}",

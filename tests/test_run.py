@@ -77,11 +77,16 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_sigterm_saves_and_exits_with_143(tmp_path):
-    process = start(*TOY, "hydra.run.dir=run", "task.sleep=0.05", cwd=tmp_path)
+def test_a_running_directory_is_locked_and_sigterm_saves_and_exits_with_143(tmp_path):
+    process = start(*TOY, "hydra.run.dir=run", "task.sleep=0.05", "task.steps=100000", cwd=tmp_path)
     while not (tmp_path / "run" / "previews").exists():
         assert process.poll() is None
         time.sleep(0.01)
+    code, _, err = finish(start("run.resume=run", "run.trust=[toy_task]", cwd=tmp_path))
+    assert (code, err) == (
+        2,
+        f"error: {tmp_path / 'run'} is being written by another process: wait for it, or stop it\n",
+    )
     process.terminate()
     code, _, err = finish(process)
     assert code == 143

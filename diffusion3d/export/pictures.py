@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import imageio.v2 as imageio
+import imageio.v3 as imageio
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -22,42 +21,35 @@ def to_uint8(image: Float[Tensor, "*S H W 3"]) -> UInt8[np.ndarray, "*S H W 3"]:
     return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
-@dataclass(frozen=True)
-class Frames:
-    """Frames of one scene: rgb in [0, 1], depth in [0, 1] (near is bright, 0 is empty, edges fade with alpha), alpha."""
-
-    rgb: Float[Tensor, "F 3 H W"]
-    depth: Float[Tensor, "F 1 H W"]
-    alpha: Float[Tensor, "F 1 H W"]
-
-
 @torch.no_grad()
-def render_frames(scene: Scene, cameras: Cameras, background: Float[Tensor, "1 3"], chunk: int = 8) -> Frames:
-    """Render all views of scene 0, a few at a time. Depth is normalised once over all frames, so it does not flicker."""
+def render_frames(
+    scene: Scene, cameras: Cameras, background: Float[Tensor, "1 3"], chunk: int = 8
+) -> tuple[Float[Tensor, "F 3 H W"], Float[Tensor, "F 1 H W"]]:
+    """Render all views of scene 0, a few at a time: rgb over the background, and depth, both in [0, 1].
+
+    Depth is normalised once over all frames, so it does not flicker: near is bright, 0 is empty, edges fade with alpha.
+    """
     renders = []
     for start in range(0, cameras.shape[1], chunk):
         views = scene.render(cameras.select(views=slice(start, start + chunk)))
         renders.append((composite(views, background)[0], views.depth[0], views.alpha[0]))
     rgb, depth, alpha = (torch.cat(parts) for parts in zip(*renders, strict=True))
-    seen = alpha > max(0.5, EMPTY_ALPHA)
+    seen = alpha > 0.5
     if bool(seen.any()):
         near, far = depth[seen].min(), depth[seen].max()
         shown = 1 - 0.8 * (depth - near) / (far - near).clamp(min=1e-6)
         depth = torch.where(alpha > EMPTY_ALPHA, shown.clamp(0, 1) * alpha, torch.zeros_like(depth))
     else:
         depth = torch.zeros_like(depth)
-    return Frames(rgb, depth, alpha)
+    return rgb, depth
 
 
 def write_video(path: Path, frames: Float[Tensor, "F C H W"], fps: int = 25) -> Path:
     """H.264 mp4 (yuv420p, so that every browser plays it); an odd size loses its last row or column."""
     frames = frames.expand(-1, 3, -1, -1)
     frames = frames[..., : frames.shape[-2] // 2 * 2, : frames.shape[-1] // 2 * 2]
-    with imageio.get_writer(
-        path, fps=fps, codec="libx264", quality=8, macro_block_size=1, pixelformat="yuv420p"
-    ) as writer:
-        for frame in to_uint8(frames.movedim(1, -1)):
-            writer.append_data(frame)  # type: ignore[attr-defined]  # absent from the stubs
+    pictures = to_uint8(frames.movedim(1, -1))
+    imageio.imwrite(path, pictures, fps=fps, codec="libx264", quality=8, macro_block_size=1, pixelformat="yuv420p")
     return path
 
 

@@ -114,7 +114,13 @@ class WandbLogger(Logger):
             else os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
         )
         settings = wandb.Settings(
-            silent=True, console="off", disable_git=True, disable_code=True, disable_job_creation=True, init_timeout=60
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            disable_job_creation=True,
+            init_timeout=60,
+            reinit="create_new",  # a sweep's jobs share a process: each has its own run, even if the last one hangs
         )
         run = wandb.init(
             project=self.project,

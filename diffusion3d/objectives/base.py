@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion3d.views import PosedViews
@@ -27,5 +27,5 @@ class Objective(nn.Module, ABC):
         """Named figures on held-out data, the same noise at every call."""
 
     @abstractmethod
-    def preview(self, path: Path, prompts: Sequence[str]) -> None:
-        """Write a picture (PNG) of what has been learned, the same noise at every call."""
+    def preview(self, prompts: Sequence[str]) -> Float[Tensor, "N V 3 H W"]:
+        """Pictures in [0, 1] of what has been learned, a row for every prompt, the same noise at every call."""

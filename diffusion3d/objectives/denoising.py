@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusion3d.backgrounds import Backgrounds
 from diffusion3d.cameras import orbit
 from diffusion3d.diffusion.condition import Condition
 from diffusion3d.diffusion.sampler import Sampler
-from diffusion3d.export.pictures import write_grid
 from diffusion3d.objectives.base import Objective
 from diffusion3d.priors.base import Prior
 from diffusion3d.priors.draw import draw
@@ -115,12 +113,11 @@ class Denoising(Objective):
         return {name: sum(values) / len(values) for name, values in totals.items()}
 
     @torch.no_grad()
-    def preview(self, path: Path, prompts: Sequence[str]) -> None:
+    def preview(self, prompts: Sequence[str]) -> Float[Tensor, "N V 3 H W"]:
         """Four views of every prompt: DDIM in 20 steps, guidance 3."""
         device = next(self.prior.parameters()).device
         azimuth = torch.tensor([[30.0, 120.0, 210.0, 300.0]], device=device).expand(len(prompts), -1)
         size = self.prior.image_size
         cameras = orbit(azimuth, torch.full_like(azimuth, 15.0), 3.0, 40.0, size, size)
         condition = self.prior.condition(prompts, cameras)
-        images = draw(self.prior, Sampler(20), condition, generator=torch.Generator().manual_seed(0))
-        write_grid(path, list(images.cpu()), labels=prompts)
+        return draw(self.prior, Sampler(20), condition, generator=torch.Generator().manual_seed(0))

@@ -46,7 +46,7 @@ class DDPM(Prior):
         self,
         network: MultiViewUNet,
         text: SentenceEncoder,
-        image_size: int = 128,
+        image_size: int = 64,
         num_timesteps: int = 1000,
         weights: str | None = None,
         precision: str = "auto",
@@ -101,6 +101,8 @@ class DDPM(Prior):
         rays = plucker(condition.cameras, height // self.patch, width // self.patch)
         text: dict[str, Tensor] = {}
         if condition.tokens is not None and condition.token_mask is not None and condition.pooled is not None:
+            if condition.tokens.shape[1] != 1:
+                raise ValueError("DDPM.denoise: one text per scene, not one per view")
             text = {
                 "tokens": condition.tokens[:, 0],
                 "token_mask": condition.token_mask[:, 0],

@@ -100,7 +100,7 @@ class MultiViewUNet(nn.Module):
     def __init__(
         self,
         patch: int = 4,
-        channels: Sequence[int] = (64, 128, 256),
+        channels: Sequence[int] = (48, 96, 192),
         blocks: Sequence[int] = (2, 2, 2),
         attention: Sequence[int] = (2,),
         head: int = 64,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import platform
 from pathlib import Path
@@ -22,6 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from diffusion3d.rendering.reference import Projection
+
+log = logging.getLogger(__name__)
 
 ISAS = {"avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl"}, "avx2": {"avx2", "fma"}, "generic": set()}
 """Instruction sets, best first, and the CPU flags each needs."""
@@ -61,6 +64,9 @@ def _load(choice: str) -> Library | None:
             else "it is not built (pip install -e . builds it)"
         )
         raise ValueError(f"{VARIABLE}={choice}: {reason}; torch always works")
+    log.warning(
+        "no C++ kernel fits this machine, torch renders, tens of times slower: install gcc or clang, then reinstall"
+    )
     return None
 
 

@@ -10,7 +10,6 @@ namespace simd {
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
-#define D3D_ISA "avx512"
 constexpr int WIDTH = 16;
 using F = __m512;
 using M = __mmask16;
@@ -37,7 +36,6 @@ static inline F scale2(F p, F, F n) { return _mm512_scalef_ps(p, n); }
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
-#define D3D_ISA "avx2"
 constexpr int WIDTH = 8;
 using F = __m256;
 using M = __m256;
@@ -68,7 +66,6 @@ static inline F scale2(F p, F magic, F) {
 
 #else
 
-#define D3D_ISA "generic"
 constexpr int WIDTH = 4;
 typedef float F __attribute__((vector_size(16)));
 typedef int32_t M __attribute__((vector_size(16)));

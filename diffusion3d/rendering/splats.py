@@ -157,7 +157,7 @@ def rasterization(
     if absolute is not None:
 
         def finish(_: Tensor) -> None:
-            means2d.absgrad = listed(absolute.clone())  # type: ignore[attr-defined]
+            means2d.absgrad = listed(absolute.clone())  # type: ignore[attr-defined]  # where gsplat looks
             absolute.zero_()
 
         screen.register_hook(finish)

@@ -57,6 +57,10 @@ class Representation(ABC):
         `render` is the training render of this step, whose `extras["meta"]` holds the screen-space gradients.
         """
 
+    def renderer(self, device: torch.device) -> str:
+        """What renders these scenes on that device, for the record."""
+        return "torch"
+
     def state(self) -> dict[str, Tensor]:
         """What density control remembers between steps, for checkpoints."""
         return {}

@@ -28,10 +28,10 @@ class RankedDensification:
 
     def __init__(
         self,
-        start: int = 60,
-        stop: int = 300,
+        start: int = 100,
+        stop: int = 320,
         every: int = 20,
-        cap: int = 8000,
+        cap: int = 6000,
         growth: float = 0.1,
         min_opacity: float = 0.02,
     ) -> None:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.errors import UserError
-from diffusion3d.export.ply import splat_ply
-from diffusion3d.rendering import rasterization
+from diffusion3d.rendering import kernel_name, rasterization
 from diffusion3d.rendering.render import EMPTY_ALPHA, Render
 from diffusion3d.representations.base import Representation, SceneParameters
 from diffusion3d.representations.density import RankedDensification
+from diffusion3d.representations.ply import splat_ply
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class GaussianSplats(Representation):
         self,
         learning_rates: Mapping[str, float],
         count: int = 3000,
-        radius: float = 0.6,
-        scale: float = 0.05,
+        radius: float = 0.7,
+        scale: float = 0.06,
         opacity: float = 0.1,
         density: RankedDensification | None = None,
     ) -> None:
@@ -131,6 +131,9 @@ class GaussianSplats(Representation):
         self.density.observe(meta["means2d"].grad[0], meta["width"], meta["height"])
         if self.density.due(step):
             self.density.apply(owner, optimizer)
+
+    def renderer(self, device: torch.device) -> str:
+        return kernel_name(device)
 
     def state(self) -> dict[str, Tensor]:
         return {} if self.density is None else {"score": self.density.score}

@@ -6,39 +6,28 @@ import logging
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from diffusion3d.backgrounds import Backgrounds
 from diffusion3d.camera_sampling import Orbit
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.guidance.base import Guidance, Step, Term
-from diffusion3d.precision import pick_device
-from diffusion3d.priors.base import Prior
-from diffusion3d.rendering import kernel_name
 from diffusion3d.rendering.render import Render, composite
 from diffusion3d.representations.base import Representation, SceneParameters
+from diffusion3d.tasks.base import Task
 from diffusion3d.tasks.build import CAPABILITIES, build
 from diffusion3d.tasks.loop import loop
 from diffusion3d.tasks.media import write_media
-from diffusion3d.tasks.run_dir import Run
 
 log = logging.getLogger(__name__)
 
 
-class Distill:
+class Distill(Task):
     """Text to 3D. It knows the prior, the representation, the guidance and the cameras by their contracts only."""
-
-    def __init__(self, config: DictConfig, run: Run) -> None:
-        self.config, self.files = config, run
-        self.device = pick_device(config.device)
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
-        prior: Prior = build(config.prior).to(self.device).eval().requires_grad_(False)
-        warning = prior.warning(config.prompt)
-        if warning is not None:
-            log.warning(warning)
+        prior = self.frozen_prior()
         camera: Orbit = build(config.camera)
         turntable = camera.turntable(size=task.video_size)
         backgrounds: Backgrounds = build(task.background)
@@ -48,13 +37,8 @@ class Distill:
         owner = SceneParameters(representation, representation.init(1)).to(self.device)
         optimizer = torch.optim.Adam(owner.param_groups(), eps=1e-15)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        renderer = kernel_name(self.device)
-        self.files.record(rasterizer=renderer)
-        log.info("splats are rendered by %s", renderer)
-        if renderer == "torch" and self.device.type == "cpu":
-            log.warning(
-                "that is tens of times slower than the C++ kernel: install gcc or clang, then the package again"
-            )
+        self.files.record(renderer=representation.renderer(self.device))
+        log.info("rendered by %s", representation.renderer(self.device))
         guidance.prepare(owner.scene(), prior.condition([config.prompt], camera.turntable(1).to(self.device)))
         self.render: Render | None = None
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import diffusion3d
+from diffusion3d.version import __version__
 
 PACKAGES = (
     "torch",
@@ -42,8 +42,8 @@ def versions() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "diffusion3d": diffusion3d.__version__,
-        "git": git_commit(Path(diffusion3d.__file__).resolve().parent.parent),
+        "diffusion3d": __version__,
+        "git": git_commit(Path(__file__).resolve().parents[2]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),

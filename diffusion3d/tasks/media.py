@@ -14,11 +14,11 @@ SHEET_VIEWS = 8
 
 def write_media(run: Run, scene: Scene, cameras: Cameras, background: torch.Tensor, fps: int) -> None:
     """videos/rgb.mp4, videos/depth.mp4, videos/rgb.gif and contact_sheet.png of scene 0 seen from `cameras` [1, F]."""
-    frames = render_frames(scene, cameras, background)
-    for name, pictures in (("rgb", frames.rgb), ("depth", frames.depth)):
+    rgb, depth = render_frames(scene, cameras, background)
+    for name, pictures in (("rgb", rgb), ("depth", depth)):
         run.video(name, write_video(run.path("videos", f"{name}.mp4"), pictures, fps))
-    write_gif(run.path("videos", "rgb.gif"), frames.rgb, fps)
-    chosen = torch.linspace(0, len(frames.rgb), SHEET_VIEWS + 1)[:-1].long()
-    rows = [frames.rgb[chosen], frames.depth[chosen].expand(-1, 3, -1, -1)]
+    write_gif(run.path("videos", "rgb.gif"), rgb, fps)
+    chosen = torch.linspace(0, len(rgb), SHEET_VIEWS + 1)[:-1].long()
+    rows = [rgb[chosen], depth[chosen].expand(-1, 3, -1, -1)]
     write_grid(run.dir / "contact_sheet.png", [row.cpu() for row in rows])
     run.image(None, "contact_sheet", run.dir / "contact_sheet.png")

@@ -5,23 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 
 from diffusion3d.camera_sampling import Orbit
 from diffusion3d.config import load_config
 from diffusion3d.errors import UserError
-from diffusion3d.precision import pick_device
 from diffusion3d.representations.base import Representation
+from diffusion3d.tasks.base import Task
 from diffusion3d.tasks.build import build
 from diffusion3d.tasks.checkpoint import load_checkpoint
 from diffusion3d.tasks.media import write_media
-from diffusion3d.tasks.run_dir import Run
 
 
 def load_scene(
     source: str | None, trusted: list[str], device: torch.device
-) -> tuple[Representation, dict[str, torch.Tensor]]:
-    """The representation and raw tensors that a finished run left.
+) -> tuple[Representation, dict[str, torch.Tensor], Orbit]:
+    """The representation, raw tensors and cameras that a finished run left.
 
     Raises:
         UserError: no run is named, or it holds no scene.
@@ -34,20 +32,15 @@ def load_scene(
     if found is None or "raw" not in found[1]["task"]:
         raise UserError(f"{directory} holds no scene: it has no whole checkpoint of a distillation")
     raw = {name: value.to(device) for name, value in found[1]["task"]["raw"].items()}
-    return build(config.representation), raw
+    return build(config.representation), raw, build(config.camera)
 
 
-class RenderScene:
+class RenderScene(Task):
     """Videos of another size, length or camera path."""
-
-    def __init__(self, config: DictConfig, run: Run) -> None:
-        self.config, self.files = config, run
-        self.device = pick_device(config.device)
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
-        representation, raw = load_scene(config.run.source, list(config.run.trust), self.device)
-        camera: Orbit = build(config.camera)
+        representation, raw, camera = load_scene(config.run.source, list(config.run.trust), self.device)
         cameras = camera.turntable(task.frames, task.size, tuple(task.elevation), task.turns)
         background = torch.tensor([list(task.background)], dtype=torch.float32, device=self.device)
         write_media(self.files, representation.scene(raw), cameras.to(self.device), background, task.fps)

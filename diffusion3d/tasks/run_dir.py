@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from diffusion3d.config import foreign_modules, resolved, save_config
@@ -43,14 +44,18 @@ class Run:
             group: the sweep this run belongs to.
 
         Raises:
-            UserError: the directory cannot be written.
+            UserError: the directory cannot be written, or another process is writing it.
         """
         self.begin = time.monotonic()
         self.config = config
         resume = config.run.resume is not None
         try:
             self.dir = directory if resume else _claim(directory)
+            self._lock = FileLock(self.dir / ".lock", timeout=0)
+            self._lock.acquire()
             self._handler = logging.FileHandler(self.dir / "run.log", encoding="utf-8")
+        except Timeout:
+            raise UserError(f"{directory} is being written by another process: wait for it, or stop it") from None
         except OSError as error:
             raise unwritable(error, directory) from None
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -68,6 +73,7 @@ class Run:
         self._info = RunInfo(self._facts["id"], self.dir, plain, job_type, group, list(config.tags))
         self._loggers: list[Logger] = []
         self._finished = False
+        self._last: dict[str, float] = {}
         log.info("writing to %s", self.dir)
 
     def start_loggers(self) -> None:
@@ -95,6 +101,7 @@ class Run:
                 logger.finish(None)
         logging.getLogger().removeHandler(self._handler)
         self._handler.close()
+        self._lock.release()
 
     def path(self, folder: str, name: str) -> Path:
         """`dir/folder/name`, the folder made if it was not there."""
@@ -109,6 +116,7 @@ class Run:
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Figures of one step, to metrics.csv and the loggers; cheap, and on disk within seconds."""
         self._csv.add(step, metrics)
+        self._last.update(metrics)
         for logger in self._loggers:
             logger.log(step, metrics)
 
@@ -154,9 +162,9 @@ class Run:
         return f"continue with: python -m diffusion3d.run run.resume={shlex.quote(str(self.dir))}{trust}"
 
     def finish(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Write metrics.json (the final values, wall seconds and peak memory of this process) and end the loggers."""
+        """Write metrics.json and end the loggers: the last value of all that was logged, `metrics`, seconds, peak memory."""
         self._csv.flush()
-        final = {**metrics, "seconds": round(time.monotonic() - self.begin, 3), **peak_memory()}
+        final = {**self._last, **metrics, "seconds": round(time.monotonic() - self.begin, 3), **peak_memory()}
         write_json(self.dir / "metrics.json", final)
         for logger in self._loggers:
             logger.finish(final)
@@ -165,7 +173,7 @@ class Run:
 
     def outputs(self) -> str:
         """What the run left behind, for people: the directory, then its media and exports."""
-        kinds = ("*.png", "videos/*.mp4", "export/*", "weights/*")
+        kinds = ("*.png", "videos/*.mp4", "export/*")
         files = [str(path.relative_to(self.dir)) for kind in kinds for path in sorted(self.dir.glob(kind))]
         return "\n  ".join([f"outputs in {self.dir}", *files])
 

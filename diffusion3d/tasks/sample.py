@@ -5,33 +5,23 @@ from __future__ import annotations
 import logging
 
 import torch
-from omegaconf import DictConfig
 
 from diffusion3d.camera_sampling import Orbit
 from diffusion3d.diffusion.sampler import Sampler
 from diffusion3d.export.pictures import write_grid
-from diffusion3d.precision import pick_device
-from diffusion3d.priors.base import Prior
 from diffusion3d.priors.draw import draw
+from diffusion3d.tasks.base import Task
 from diffusion3d.tasks.build import build
-from diffusion3d.tasks.run_dir import Run
 
 log = logging.getLogger(__name__)
 
 
-class Sample:
+class Sample(Task):
     """`task.count` objects for the prompt, `task.views` views each; object n is the same whatever the count."""
-
-    def __init__(self, config: DictConfig, run: Run) -> None:
-        self.config, self.files = config, run
-        self.device = pick_device(config.device)
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
-        prior: Prior = build(config.prior).to(self.device).eval().requires_grad_(False)
-        warning = prior.warning(config.prompt)
-        if warning is not None:
-            log.warning(warning)
+        prior = self.frozen_prior()
         sampler: Sampler = build(config.sampler)
         camera: Orbit = build(config.camera)
         cameras = camera.turntable(task.views, size=prior.image_size).to(self.device)

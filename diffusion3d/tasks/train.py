@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion3d.data.base import BatchShape, Splits, draw_batch
 from diffusion3d.errors import UserError
+from diffusion3d.export.pictures import write_grid
 from diffusion3d.objectives.base import Objective
-from diffusion3d.precision import pick_device
 from diffusion3d.priors.weights import write_weights
+from diffusion3d.tasks.base import Task
 from diffusion3d.tasks.build import build
 from diffusion3d.tasks.loop import loop
-from diffusion3d.tasks.run_dir import Run
 from diffusion3d.views import PosedViews
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,8 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float)
     return peak * min(1.0, (step + 1) / max(1, warmup), left)
 
 
-class Train:
+class Train(Task):
     """Optimises `objective` over `data`; step `n` sees the same batch in every run with the same seed."""
-
-    def __init__(self, config: DictConfig, run: Run) -> None:
-        self.config, self.files = config, run
-        self.device = pick_device(config.device)
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
@@ -51,7 +48,8 @@ class Train:
         optimizer = torch.optim.AdamW(parameters, lr=task.lr, betas=tuple(task.betas), weight_decay=task.weight_decay)
         shapes = [BatchShape(**shape) for shape in task.batches]
         held = [self._validation_batch(data, number, prior.image_size) for number in range(task.validation_batches)]
-        best: dict[str, float] = {}
+        prompts = list(task.preview_prompts)
+        scores: dict[str, float] = {}
 
         def losses(step: int) -> dict[str, Tensor]:
             rng = np.random.default_rng((config.seed, step))
@@ -73,14 +71,14 @@ class Train:
         def preview(done: int) -> None:
             with swapped(learner, average):
                 learner.eval()
-                best.update(objective.validate(held))
-                self.files.log(done - 1, best)
-                log.info("step %d  %s", done, "  ".join(f"{k.split('/')[-1]} {v:.5f}" for k, v in best.items()))
+                scores.update(objective.validate(held))
+                self.files.log(done - 1, scores)
+                log.info("step %d  %s", done, "  ".join(f"{k.split('/')[-1]} {v:.5f}" for k, v in scores.items()))
                 path = self.files.path("previews", f"step_{done:07d}.png")
-                objective.preview(path, list(task.preview_prompts))
+                write_grid(path, list(objective.preview(prompts).cpu()), labels=prompts)
                 self.files.image(done, "samples", path)
                 learner.train()
-            write_weights(self.files.path("export", "weights.safetensors"), average, self._facts(data, done, best))
+            write_weights(self.files.path("export", "weights.safetensors"), average, self._facts(data, done, scores))
 
         def load(state: dict[str, Any]) -> None:
             if state["scenes"] != len(data.train):
@@ -90,7 +88,7 @@ class Train:
                     state["scenes"],
                     len(data.train),
                 )
-            best.update(state["scores"])
+            scores.update(state["scores"])
             learner.load_state_dict(state["learner"])
             average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
@@ -105,7 +103,7 @@ class Train:
                 "learner": learner.state_dict(),
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "scores": dict(best),
+                "scores": dict(scores),
                 "scenes": len(data.train),
             },
             load_state=load,
@@ -116,7 +114,7 @@ class Train:
         if done % task.preview_every:
             preview(done)
         self.files.artifact("weights", self.files.dir / "export" / "weights.safetensors")
-        return best
+        return scores
 
     def _validation_batch(self, data: Splits, number: int, size: int) -> PosedViews:
         rng = np.random.default_rng((1, number))
@@ -132,18 +130,16 @@ class Train:
         }
 
 
-class swapped:
+@contextmanager
+def swapped(module: nn.Module, other: nn.Module) -> Iterator[None]:
     """Within this context a module computes with another one's parameters."""
 
-    def __init__(self, module: torch.nn.Module, other: torch.nn.Module) -> None:
-        self.pairs = list(zip(module.parameters(), other.parameters(), strict=True))
-
-    def _swap(self) -> None:
-        for mine, theirs in self.pairs:
+    def swap() -> None:
+        for mine, theirs in zip(module.parameters(), other.parameters(), strict=True):
             mine.data, theirs.data = theirs.data, mine.data
 
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *exception: object) -> None:
-        self._swap()
+    swap()
+    try:
+        yield
+    finally:
+        swap()

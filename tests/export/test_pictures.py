@@ -31,25 +31,25 @@ def frames(chunk=8):
 
 
 def test_depth_is_normalised_once_over_the_whole_video():
-    shown = frames()
+    rgb, depth = frames()
     expected = 1 - 0.8 * torch.arange(FRAMES) / (FRAMES - 1)
-    torch.testing.assert_close(shown.depth[:, 0, 0, 0], expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(shown.depth[:, 0, 0, 5], 0.3 * expected, atol=1e-5, rtol=0)
-    assert (shown.depth[:, 0, 0, 7] == 0).all()
-    assert torch.allclose(shown.rgb[:, :, 0, 0], torch.tensor(0.5)) and (shown.rgb[..., 7] == 1).all()
-    assert torch.allclose(shown.rgb[..., 5], torch.tensor(0.5 * 0.3 + 0.7))
-    for name in ("rgb", "depth", "alpha"):
-        assert torch.equal(getattr(frames(3), name), getattr(shown, name)), "whatever is rendered at once"
+    torch.testing.assert_close(depth[:, 0, 0, 0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(depth[:, 0, 0, 5], 0.3 * expected, atol=1e-5, rtol=0)
+    assert (depth[:, 0, 0, 7] == 0).all()
+    assert torch.allclose(rgb[:, :, 0, 0], torch.tensor(0.5)) and (rgb[..., 7] == 1).all()
+    assert torch.allclose(rgb[..., 5], torch.tensor(0.5 * 0.3 + 0.7))
+    assert all(map(torch.equal, frames(3), (rgb, depth))), "whatever is rendered at once"
 
 
-def test_an_empty_scene_has_black_depth():
-    class Nothing:
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_nothing_and_mist_have_black_depth(alpha):
+    class Mist:
         def render(self, cameras, pixels=None, sources=None, shading=None):
-            zero = torch.zeros(1, cameras.shape[1], 1, SIZE, SIZE)
-            return Render(zero.expand(-1, -1, 3, -1, -1), zero, zero)
+            some = torch.full((1, cameras.shape[1], 1, SIZE, SIZE), alpha)
+            return Render(some.expand(-1, -1, 3, -1, -1), some, 10 * some)
 
-    shown = render_frames(Nothing(), Orbit(SIZE).turntable(3), WHITE)
-    assert (shown.depth == 0).all() and (shown.rgb == 1).all()
+    rgb, depth = render_frames(Mist(), Orbit(SIZE).turntable(3), WHITE)
+    assert (depth == 0).all() and (rgb == 1).all()
 
 
 def test_to_uint8_rounds_and_clamps():

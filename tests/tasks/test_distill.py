@@ -32,6 +32,7 @@ TYPED = [
     *PRIOR,
     *SCENE,
     *CAMERA,
+    "camera.distance=3.5",
     "representation.density.start=2",
     "representation.density.stop=100",
     "representation.density.every=4",
@@ -88,6 +89,7 @@ def long(tmp_path_factory):
 
 def test_a_run_leaves_everything_behind(whole):
     assert {path.name for path in whole.iterdir()} == {
+        ".lock",
         "config.yaml",
         "overrides.yaml",
         "versions.json",
@@ -105,9 +107,10 @@ def test_a_run_leaves_everything_behind(whole):
     terms = ("sds", "opacity", "entropy", "sparsity", "size")
     for row in rows:
         assert float(row["loss"]) == pytest.approx(sum(float(row[name]) for name in terms), rel=1e-4)
-    assert json.loads((whole / "versions.json").read_text())["rasterizer"]
+    assert json.loads((whole / "versions.json").read_text())["renderer"]
     metrics = json.loads((whole / "metrics.json").read_text())
     assert metrics["steps"] == STEPS and metrics["seconds"] > 0
+    assert metrics["loss"] == pytest.approx(float(rows[-1]["loss"]))
     step, _ = load_checkpoint(whole / "checkpoints")
     assert step == STEPS
     for done in (3, 6):
@@ -214,7 +217,7 @@ def test_a_run_can_be_rendered_again(whole, tmp_path):
 
 def test_renders_at_the_same_views_are_those_of_the_run(whole, tmp_path):
     again = tmp_path / "again"
-    typed = ["task=render", f"run={whole}", "logger=none", f"hydra.run.dir={again}", *CAMERA]
+    typed = ["task=render", f"run={whole}", "logger=none", f"hydra.run.dir={again}"]
     diffusion3d.run([*typed, f"task.size={SIZE}", "task.frames=4"])
     for name in ("rgb.mp4", "depth.mp4"):
         assert np.array_equal(video(again / "videos" / name), video(whole / "videos" / name))

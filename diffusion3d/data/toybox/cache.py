@@ -9,7 +9,6 @@ shard.json.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -17,12 +16,14 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -163,10 +164,10 @@ def write(root: str | Path, spec: CacheSpec, count: int, workers: int = 2, progr
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            held.enter_context(FileLock(root / ".lock", timeout=0))
+        except Timeout:
             raise UserError(f"{root} is being written by another process: wait for it or give another folder") from None
         _check_meta(root, spec)
         jobs = []
