@@ -129,7 +129,7 @@ class _Project(torch.autograd.Function):
             given[k] = means.new_zeros(shapes[k]) if given[k] is None else given[k]
         wanted = [ctx.needs_input_grad[k] for k in (0, 1, 2, 4)]
         out = [
-            torch.zeros_like(a) if w else None for a, w in zip((means, quats, scales, viewmats), wanted, strict=True)
+            torch.empty_like(a) if w else None for a, w in zip((means, quats, scales, viewmats), wanted, strict=True)
         ]
         _call("d3d_project_backward", *ctx.sizes, means, quats, scales, viewmats, Ks, radii, *given, *out)
         return (*out[:3], None, out[3], *([None] * 8))

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -32,8 +33,8 @@ class Pool {
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
   const Task* task_ = nullptr;
-  std::atomic<int> next_{0};
-  int count_ = 0, wanted_ = 0, running_ = 0;
+  std::atomic<int> next_{0}, wanted_{0}, running_{0};
+  int count_ = 0;
 
   // Never destroyed: at exit, and in a child of fork, there may be no thread left to join.
   static Pool& instance() {
@@ -53,10 +54,20 @@ class Pool {
     for (int i; (i = next_.fetch_add(1)) < count_;) (*task_)(i);
   }
 
+  // To wake a sleeping thread takes as long as this waits, and the next tasks often follow at once.
+  template <typename Ready>
+  static void linger(Ready ready) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(60);
+    while (!ready() && std::chrono::steady_clock::now() < end) {
+    }
+  }
+
   void loop() {
-    std::unique_lock<std::mutex> lock(mutex_);
+    const auto wanted = [this] { return wanted_ > 0; };
     for (;;) {
-      wake_.wait(lock, [this] { return wanted_ > 0; });
+      linger(wanted);
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, wanted);
       wanted_--, running_++;
       lock.unlock();
       work();
@@ -80,8 +91,10 @@ class Pool {
     }
     wake_.notify_all();
     work();
+    const auto finished = [this] { return running_ == 0; };
+    linger(finished);
     std::unique_lock<std::mutex> lock(mutex_);
     wanted_ = 0;
-    done_.wait(lock, [this] { return running_ == 0; });
+    done_.wait(lock, finished);
   }
 };

@@ -230,10 +230,10 @@ static void backward(const Sizes& s, const float* means, const float* quats, con
     }
   });
   for (int image = 0; image < images && v_viewmats; image++)
-    for (int d = 0; d < 12; d++) {
-      double total = 0;
-      for (int part = 0; part < groups; part++) total += partial[((size_t)image * groups + part) * 12 + d];
-      v_viewmats[16 * image + d] = (float)total;  // the last row of a view matrix is not read
+    for (int d = 0; d < 16; d++) {
+      double total = 0;  // as it stays in the last row of a view matrix, which is not read
+      for (int part = 0; part < groups && d < 12; part++) total += partial[((size_t)image * groups + part) * 12 + d];
+      v_viewmats[16 * image + d] = (float)total;
     }
 }
 

@@ -1,4 +1,6 @@
 // C interface of the Gaussian-splat rasteriser; see kernel.py. Results are the same bits for any number of threads.
+#include <numeric>
+
 #include "projection.h"
 #include "raster.h"
 
@@ -48,10 +50,24 @@ API void* d3d_composite(int images, int count, int width, int height, int channe
   f->image.resize(images);
   f->stop.resize((size_t)images * height * width);
   const Inputs in{radii, means2d, depths, ellipses, opacities, colors};
-  Pool::run(images, threads, [&](int i) { prepare(*f, f->image[i], in, i); });
+  const int chunks = (count + CHUNK - 1) / CHUNK;
+  Pool::run(images, threads, [&](int i) { order(*f, f->image[i], in, i); });
+  Pool::run(images * chunks, threads, [&](int task) {
+    const int i = task / chunks, first = task % chunks * CHUNK;
+    fill(*f, f->image[i], in, i, first, first + CHUNK);
+  });
+  Pool::run(images, threads, [&](int i) { list(*f, f->image[i]); });
+  f->schedule.resize(images * f->tiles());
+  std::iota(f->schedule.begin(), f->schedule.end(), 0);
+  const auto entries = [&](int tile) {
+    const int* begin = &f->image[tile / f->tiles()].begin[tile % f->tiles()];
+    return begin[1] - begin[0];
+  };
+  std::stable_sort(f->schedule.begin(), f->schedule.end(), [&](int a, int b) { return entries(a) > entries(b); });
   by_channels(channels, [&](auto c) {
     Pool::run(images * f->tiles(), threads, [&](int task) {
-      forward_tile<decltype(c)::value>(*f, task / f->tiles(), task % f->tiles(), image, transmittance);
+      const int i = f->schedule[task] / f->tiles(), tile = f->schedule[task] % f->tiles();
+      forward_tile<decltype(c)::value>(*f, i, tile, image, transmittance);
     });
   });
   return f;
@@ -62,22 +78,22 @@ API void d3d_composite_backward(const void* frame, const float* transmittance, c
                             float* v_means2d, float* v_ellipses, float* v_opacities, float* v_colors, float* v_absgrad, int threads) {
   using namespace raster;
   const Frame& f = *static_cast<const Frame*>(frame);
-  const int size = G_COLOR + f.channels;
+  const int size = record(f.channels);
   std::vector<std::unique_ptr<float[]>> sums(f.images);
   for (int i = 0; i < f.images; i++) sums[i].reset(new float[f.image[i].entries.size() * size]);
   by_channels(f.channels, [&](auto c) {
     Pool::run(f.images * f.tiles(), threads, [&](int task) {
-      const int i = task / f.tiles(), tile = task % f.tiles();
+      const int i = f.schedule[task] / f.tiles(), tile = f.schedule[task] % f.tiles();
       auto* call = v_absgrad ? backward_tile<decltype(c)::value, true> : backward_tile<decltype(c)::value, false>;
       call(f, i, tile, transmittance, v_image, v_transmittance, sums[i].get());
     });
   });
   const Gradients out{v_means2d, v_ellipses, v_opacities, v_colors, v_absgrad};
-  const int chunk = 1024, chunks = (f.count + chunk - 1) / chunk;
+  const int chunks = (f.count + CHUNK - 1) / CHUNK;
   by_channels(f.channels, [&](auto c) {
     Pool::run(f.images * chunks, threads, [&](int task) {
-      const int i = task / chunks, first = task % chunks * chunk;
-      add_up<decltype(c)::value>(f, i, first, std::min(f.count, first + chunk), sums[i].get(), out);
+      const int i = task / chunks, first = task % chunks * CHUNK;
+      add_up<decltype(c)::value>(f, i, first, std::min(f.count, first + CHUNK), sums[i].get(), out);
     });
   });
 }
