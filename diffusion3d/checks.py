@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from diffusion3d.errors import UserError
 
 ALLOWED = {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "fp32", "bf16")}
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "task.steps": (0, math.inf),
+    "task.minutes": (0, math.inf),
+    "task.fps": (1, math.inf),
+    "task.size": (2, math.inf),
+    "task.video_size": (2, math.inf),
+    "task.frames": (1, math.inf),
+    "task.count": (1, math.inf),
+    "task.views": (1, math.inf),
+}
+"""Lowest and highest value of numbers, where such a key exists; null is left alone."""
+LENGTHS = {"task.elevation": 2, "camera.elevation": 2, "task.background": 3, "task.betas": 2}
+"""Of lists, where such a key exists."""
 SCHEDULE_KEYS = {"from", "to", "start", "end"}
 
 
@@ -50,6 +65,23 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
     for key, allowed in ALLOWED.items():
         if config[key] not in allowed:
             raise UserError(f"{key}={config[key]} is not one of {', '.join(allowed)}")
+    for key, (low, high) in RANGES.items():
+        value = find(config, key)
+        if value is not None and not _interpolated(value) and not (_is_number(value) and low <= value <= high):
+            limits = f"at least {low}" if high == math.inf else f"in {low} ... {high}"
+            raise UserError(f"{key}={_show(value)} must be a number, {limits}")
+    for key, length in LENGTHS.items():
+        value = find(config, key)
+        if isinstance(value, list) and len(value) != length:
+            raise UserError(f"{key}={_show(value)} must be a list of {length} numbers")
+
+
+def find(config: Mapping[str, Any], dotted: str) -> Any:
+    """The value of a dotted key of nested mappings, None where there is none."""
+    node: Any = config
+    for part in dotted.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
 
 
 def _compare(
@@ -131,7 +163,7 @@ def check_capabilities(
 ) -> None:
     """Compare what the choices of a run need with what they provide.
 
-    The task's `uses` names the groups that take part. A prompt that is not blank provides "prompt".
+    The task's `uses` names the groups that take part. A prompt that is not blank provides "prompt", `run=DIR` provides "run".
 
     Args:
         config: the composed config.
@@ -145,6 +177,8 @@ def check_capabilities(
     provided = {capability for group in groups for capability in config[group].get("provides", [])}
     if str(config["prompt"]).strip():
         provided.add("prompt")
+    if config["run"]["source"] is not None:
+        provided.add("run")
     for group in groups:
         for need in config[group].get("needs", []):
             if need in provided:
@@ -152,6 +186,8 @@ def check_capabilities(
             who = f"{group}={choices.get(group)}"
             if need == "prompt":
                 raise UserError(f'{who} needs a prompt and it is empty; give one, such as prompt="a castle"')
+            if need == "run":
+                raise UserError(f"{who} needs a finished run: add run=DIR")
             others = [f"{other}={choices.get(other)}" for other in groups if other != group]
             able = providers(need, groups)
             advice = f"these provide it: {', '.join(able)}" if able else "no choice provides it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import warnings
@@ -18,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from diffusion3d.checks import check_capabilities, check_values, leaves, unknown_key
-from diffusion3d.errors import UserError, one_line
+from diffusion3d.checks import check_capabilities, check_values, find, leaves, unknown_key
+from diffusion3d.errors import UserError, one_line, unwritable
+from diffusion3d.files import write_text
 from diffusion3d.naming import run_name, sweep_job_name
 from diffusion3d.overrides import escape, key_of
 
@@ -62,6 +64,8 @@ def explained(app: Hydra, overrides: Sequence[str]) -> Iterator[None]:
         raise
     except MissingConfigException as error:
         raise _unknown_choice(error) from error
+    except OSError as error:
+        raise unwritable(error, error.filename) from error
     except Exception as error:  # Hydra leaks TypeError and others on odd overrides
         raise _explain(app, overrides, error) from error
 
@@ -84,6 +88,8 @@ def check(app: Hydra, config: DictConfig, hydra: DictConfig) -> None:
     added = {key_of(override) for override in typed if override.startswith("+")}
     added |= {key.rsplit(".", n)[0] for key in added for n in range(1, key.count(".") + 1)}
     check_values(_raw(defaults, "hydra"), _raw(config, "hydra"), added)
+    if config.run.source is not None:
+        load_config(Path(config.run.source), config.run.trust)
     check_capabilities(resolved(config), choices, lambda need, groups: _providers(hydra, need, groups))
 
 
@@ -119,7 +125,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 def save_config(content: Mapping[str, Any], path: Path) -> None:
     """Write a resolved config so that loading it gives the same values again."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(_map_strings(content, escape))), encoding="utf-8")
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(_map_strings(content, escape))))
 
 
 def load_config(directory: Path, trusted: Sequence[str] = ()) -> DictConfig:
@@ -146,21 +152,22 @@ def load_config(directory: Path, trusted: Sequence[str] = ()) -> DictConfig:
 
 
 def check_targets(config: DictConfig, trusted: Sequence[str] = ()) -> None:
-    """Refuse a config from a run directory whose `_target_`s lie outside this package and the trusted modules.
+    """Refuse a config from a run directory whose `_target_`s are neither named in this package's own configs nor in the
+    trusted modules: any other name, though it begins with diffusion3d, may lead to whatever a module imports.
 
     Raises:
-        UserError: names those modules.
+        UserError: names their modules.
     """
     modules = [module for module in foreign_modules(config) if module not in trusted]
     if modules:
         raise UserError(
-            f"the run directory's config names classes of {', '.join(modules)}, outside diffusion3d; "
+            f"the run directory's config names things of {', '.join(modules)} that diffusion3d's own configs do not name; "
             f"if you trust them, add run.trust=[{','.join(modules)}]"
         )
 
 
 def foreign_modules(config: DictConfig) -> list[str]:
-    """The modules outside this package whose classes a config names."""
+    """The modules of what a config names and this package's own configs do not; Hydra's callbacks run, too."""
 
     def targets(node: Any) -> Iterator[str]:
         if isinstance(node, Mapping):
@@ -172,8 +179,15 @@ def foreign_modules(config: DictConfig) -> list[str]:
             for value in node:
                 yield from targets(value)
 
-    found = {target.rpartition(".")[0] for target in targets(_raw(config, "hydra"))}
-    return sorted(module for module in found if module.partition(".")[0] != "diffusion3d")
+    callbacks = _raw(config.hydra.callbacks) if "hydra" in config else {}
+    found = {*targets(_raw(config, "hydra")), *targets(callbacks)} - _own_targets()
+    return sorted({target.rpartition(".")[0] for target in found})
+
+
+@functools.cache
+def _own_targets() -> frozenset[str]:
+    files = [path.read_text(encoding="utf-8") for path in CONF_DIR.rglob("*.yaml")]
+    return frozenset(target for text in files for target in re.findall(r"_target_:\s*([\w.]+)", text))
 
 
 def check_same(config: DictConfig, directory: Path) -> None:
@@ -190,7 +204,7 @@ def check_same(config: DictConfig, directory: Path) -> None:
         for key in ("steps", "minutes"):
             content["task"].pop(key, None)
     for key in dict.fromkeys([*leaves(before), *leaves(now)]):
-        old, new = _select(before, key), _select(now, key)
+        old, new = find(before, key), find(now, key)
         if old != new and not (isinstance(old, dict) and isinstance(new, dict)):
             raise UserError(
                 f"cannot continue {directory}: {key} was {old!r} when it was started and is {new!r} now; "
@@ -202,12 +216,6 @@ def _raw(config: Any, leave_out: str | None = None) -> Any:
     content = OmegaConf.to_container(config, resolve=False)
     if leave_out is not None and isinstance(content, dict):
         content.pop(leave_out, None)
-    return content
-
-
-def _select(content: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        content = content.get(part) if isinstance(content, dict) else None
     return content
 
 
@@ -242,7 +250,7 @@ def _explain(app: Hydra, overrides: Sequence[str], error: Exception) -> UserErro
         key = key_of(override)
         if known and key not in known and not override.startswith("+") and not key.startswith("hydra"):
             return unknown_key(key, known)
-        if key in groups and re.search(r"=\s*[\[{]", override):
+        if key in groups and re.search(r"=\s*([\[{]|null$)", override):
             return UserError(f"{override} does not name one choice; choices of {key}: {_options(app, key)}")
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")

@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from diffusion3d.config import CONF_DIR, explained, hydra_app
+from diffusion3d.config import CONF_DIR, compose, explained, hydra_app
 from diffusion3d.errors import RunError, UserError, describe
 from diffusion3d.naming import short_hash
 from diffusion3d.overrides import key_of, swept_keys, to_hydra
@@ -68,6 +68,7 @@ def show(typed: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
     """Let Hydra's own command line answer."""
     overrides = [argument for argument in typed if "=" in argument and not argument.startswith("-")]
     sys.argv[1:] = [argument for argument in typed if argument not in overrides] + to_hydra(overrides)
-    with hydra_app():
-        pass  # registers the resolvers
+    with hydra_app() as app:  # registers the resolvers, too
+        if {"-c", "--cfg"} & set(typed):
+            compose(app, to_hydra(overrides))  # says in one line what is wrong
     hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)()

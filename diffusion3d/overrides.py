@@ -14,8 +14,9 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
 from diffusion3d.errors import UserError
+from diffusion3d.files import write_text
 
-HARMLESS = re.compile(r"task\.(steps|minutes)|logger(\..*)?|tags|run\..*|hydra\..*")
+HARMLESS = re.compile(r"task\.(steps|minutes)|logger(\..*)?|tags|run\.(resume|trust|debug)|hydra\..*")
 """Keys that may be typed beside `run.resume`: they leave the steps already done as they are."""
 
 
@@ -69,7 +70,7 @@ def to_hydra(typed: Sequence[str], multirun: bool = False) -> list[str]:
             and value != "null"
             and value[:1] not in ("'", '"')
         ):
-            overrides.append(f"{key}={quote(value)}")
+            overrides.append(f"{key}={quote(os.path.expanduser(value))}")
         else:
             overrides.append(argument)
     return overrides
@@ -137,8 +138,7 @@ def resumed(directory: Path, overrides: Sequence[str]) -> list[str]:
 
 def save_overrides(overrides: Sequence[str], path: Path) -> None:
     """Write what reproduces a run: its overrides but those that say where it runs."""
-    kept = [o for o in overrides if key_of(o) != "run.resume" and not re.match(r"hydra\.(?!searchpath)", key_of(o))]
-    path.write_text(yaml.safe_dump(kept, allow_unicode=True, width=10**6), encoding="utf-8")
+    write_text(path, yaml.safe_dump(_reproducing(overrides), allow_unicode=True, width=10**6))
 
 
 def load_overrides(directory: Path) -> list[str]:
@@ -156,7 +156,12 @@ def load_overrides(directory: Path) -> list[str]:
         content = None
     if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
         raise UserError(f"{path} is damaged: it should be a list of overrides")
-    return content
+    return _reproducing(content)
+
+
+def _reproducing(overrides: Sequence[str]) -> list[str]:
+    """Without run.resume and what concerns Hydra, searchpath excepted."""
+    return [o for o in overrides if key_of(o) != "run.resume" and not re.match(r"hydra\b(?!\.searchpath)", key_of(o))]
 
 
 def _is_text(argument: str) -> bool:

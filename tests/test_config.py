@@ -99,7 +99,18 @@ def test_secrets_of_the_environment_do_not_reach_the_config(monkeypatch):
     assert os.environ["HF_TOKEN"] not in str(resolved(config))
 
 
-@pytest.mark.parametrize("content", [None, "a: [", "[1]", "a: 1", "task: {_target_: os.system}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "a: [",
+        "[1]",
+        "a: 1",
+        "task: {_target_: os.system}",
+        "task: {_target_: diffusion3d.config.Path.write_text}",
+        "task: {_target_: diffusion3d.tasks.facts.write_json}",
+    ],
+)
 def test_foreign_run_directories_are_data(content, tmp_path):
     if content is not None:
         (tmp_path / "config.yaml").write_text(content)
@@ -108,7 +119,7 @@ def test_foreign_run_directories_are_data(content, tmp_path):
 
 
 def test_trusted_modules_may_be_named(tmp_path):
-    (tmp_path / "config.yaml").write_text("task: {_target_: mine.Task, x: {_target_: diffusion3d.y.Z}}")
+    (tmp_path / "config.yaml").write_text("task: {_target_: mine.Task, x: {_target_: diffusion3d.guidance.sds.SDS}}")
     assert load_config(tmp_path, ["mine"]).task._target_ == "mine.Task"
     with pytest.raises(UserError, match=r"run.trust=\[mine\]"):
         load_config(tmp_path, ["min"])

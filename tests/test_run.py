@@ -78,7 +78,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
 
 
 def test_a_running_directory_is_locked_and_sigterm_saves_and_exits_with_143(tmp_path):
-    process = start(*TOY, "hydra.run.dir=run", "task.sleep=0.05", "task.steps=100000", cwd=tmp_path)
+    process = start(*TOY, "hydra.run.dir=run", "task.sleep=0.05", "task.steps=2000", cwd=tmp_path)
     while not (tmp_path / "run" / "previews").exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -40,11 +40,6 @@ class Schedule:
     def num_timesteps(self) -> int:
         return len(self.alphas_cumprod)
 
-    def to(self, device: torch.device | str) -> Schedule:
-        moved = Schedule.__new__(Schedule)
-        moved.alphas_cumprod = self.alphas_cumprod.to(device)
-        return moved
-
     def signal(self, t: Int[Tensor, "*S"], like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t (alpha² + sigma² = 1), shaped to broadcast over `like`; 1 and 0 where t = -1."""
         level = self.alphas_cumprod.to(t.device)[t.clamp(min=0)]

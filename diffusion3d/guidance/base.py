@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition
+from diffusion3d.errors import UserError
+from diffusion3d.priors.base import Prior
 from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import Scene
 
@@ -30,23 +33,50 @@ class Step:
         return self.index / max(1, self.total)
 
     def value(self, scheduled: Scheduled) -> float:
-        """A scheduled number at this step.
+        """A scheduled number at this step."""
+        return scheduled_at(scheduled, self.progress)
 
-        Raises:
-            ValueError: a schedule with other keys than from, to, start and end.
-        """
-        if not isinstance(scheduled, Mapping):
-            return float(scheduled)
-        odd = set(scheduled) - {"from", "to", "start", "end"}
-        if odd or not {"from", "to"} <= set(scheduled):
-            raise ValueError(f"a schedule is {{from, to, start, end}}, got {dict(scheduled)}")
-        start, end = scheduled.get("start", 0.0), scheduled.get("end", 1.0)
-        share = min(1.0, max(0.0, (self.progress - start) / max(1e-9, end - start)))
-        return scheduled["from"] + share * (scheduled["to"] - scheduled["from"])
+
+def scheduled_at(scheduled: Scheduled, progress: float) -> float:
+    """A scheduled number when a share `progress` of the run is done.
+
+    Raises:
+        UserError: a schedule with other keys than from, to, start and end.
+    """
+    if not isinstance(scheduled, Mapping):
+        return float(scheduled)
+    odd = set(scheduled) - {"from", "to", "start", "end"}
+    if odd or not {"from", "to"} <= set(scheduled):
+        raise UserError(f"a schedule is {{from, to, start, end}}, got {dict(scheduled)}")
+    start, end = scheduled.get("start", 0.0), scheduled.get("end", 1.0)
+    share = min(1.0, max(0.0, (progress - start) / max(1e-9, end - start)))
+    return scheduled["from"] + share * (scheduled["to"] - scheduled["from"])
+
+
+def knots(*scheduled: Scheduled) -> list[float]:
+    """Where schedules bend: what holds at all of these shares of a run holds, by linearity, throughout."""
+    ends = [s.get(key, 0.0) for s in scheduled if isinstance(s, Mapping) for key in ("start", "end")]
+    return sorted({0.0, 1.0, *ends})
 
 
 class Term(nn.Module, ABC):
-    """One or more named losses on a render. Guidance schemes and regularisers share this face."""
+    """A loss on a scene or its render, beside the guidance; called as guidance is."""
+
+    @abstractmethod
+    def forward(self, scene: Scene, render: Render, cameras: Cameras, condition: Condition, step: Step) -> Tensor:
+        """A scalar, to be minimised."""
+
+
+class Guidance(nn.Module, ABC):
+    """A scheme that makes a scene agree with a prior.
+
+    Args:
+        prior: frozen here; no checkpoint holds it.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.prior = prior.eval().requires_grad_(False)
 
     @abstractmethod
     def forward(
@@ -54,15 +84,19 @@ class Term(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """{name: scalar}; their sum is minimised."""
 
-
-class Guidance(Term):
-    """A scheme that makes a scene agree with a prior."""
-
     def prepare(self, scene: Scene, condition: Condition) -> None:
         """Called once before the first step."""
 
     def update(self, step: Step) -> None:
         """Called after the backward pass (a learner inside the scheme takes its own step here)."""
+
+    def state(self) -> dict[str, Any]:
+        """What the scheme remembers between steps, for checkpoints."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("prior.")}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        self.load_state_dict({**self.state_dict(), **state})
 
 
 def surrogate(x: Tensor, grad: Tensor) -> Tensor:

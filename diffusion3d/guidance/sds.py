@@ -8,7 +8,7 @@ from torch import Tensor
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition
 from diffusion3d.errors import UserError
-from diffusion3d.guidance.base import Guidance, Scheduled, Step, surrogate, uniform_level
+from diffusion3d.guidance.base import Guidance, Scheduled, Step, knots, scheduled_at, surrogate, uniform_level
 from diffusion3d.priors.base import Prior
 from diffusion3d.priors.draw import guided
 from diffusion3d.rendering.render import Render, composite
@@ -42,17 +42,21 @@ class SDS(Guidance):
         weighting: str = "x0",
         weight: Scheduled = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(prior)
         if weighting not in WEIGHTS:
             raise UserError(f"guidance.weighting={weighting!r} is not one of {', '.join(WEIGHTS)}")
-        self.prior = prior.eval().requires_grad_(False)
         self.scale, self.rescale, self.weighting, self.weight = scale, rescale, weighting, weight
         self.t_min, self.t_max = t_min, t_max
+        for progress in knots(t_min, t_max):
+            low, high = scheduled_at(t_min, progress), scheduled_at(t_max, progress)
+            if not 0 <= low <= high <= 1:
+                raise UserError(
+                    f"guidance: t_min={low:.3g} and t_max={high:.3g} (after {progress:.0%} of the run) must satisfy "
+                    "0 <= t_min <= t_max <= 1"
+                )
 
     def levels(self, step: Step) -> tuple[int, int]:
         low, high = step.value(self.t_min), step.value(self.t_max)
-        if not 0 <= low <= high <= 1:
-            raise UserError(f"guidance: t_min={low:.3g} and t_max={high:.3g} must satisfy 0 <= t_min <= t_max <= 1")
         last = self.prior.schedule.num_timesteps - 1
         return round(low * last), round(high * last)
 

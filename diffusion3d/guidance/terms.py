@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition
-from diffusion3d.guidance.base import Scheduled, Step, Term
+from diffusion3d.guidance.base import Scheduled, Step, Term, scheduled_at
 from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import Scene
 
@@ -24,18 +24,16 @@ class Regulariser(Term):
 
     def __init__(self, weight: Scheduled = 1.0) -> None:
         super().__init__()
+        scheduled_at(weight, 0.0)
         self.weight = weight
 
     @abstractmethod
     def measure(self, scene: Any, render: Render) -> Tensor:
         """The unweighted scalar."""
 
-    def forward(
-        self, scene: Scene, render: Render, cameras: Cameras, condition: Condition, step: Step
-    ) -> dict[str, Tensor]:
+    def forward(self, scene: Scene, render: Render, cameras: Cameras, condition: Condition, step: Step) -> Tensor:
         weight = step.value(self.weight)
-        zero = torch.zeros((), device=render.alpha.device)
-        return {type(self).__name__.lower(): weight * self.measure(scene, render) if weight else zero}
+        return weight * self.measure(scene, render) if weight else torch.zeros((), device=render.alpha.device)
 
 
 class Opacity(Regulariser):

@@ -96,6 +96,7 @@ class WandbLogger(Logger):
             self._off = True
             hint = f"; what it has can be sent by: wandb sync {self._directory}/wandb/*run-*"
             log.warning("W&B is off for the rest of this run: %s%s", reason, hint)
+            _abandon()
 
     def _work(self, info: RunInfo) -> None:
         try:
@@ -111,7 +112,7 @@ class WandbLogger(Logger):
         mode = (
             self.mode
             if self.mode != "auto"
-            else os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+            else os.environ.get("WANDB_MODE") or ("online" if _logged_in(wandb) else "offline")
         )
         settings = wandb.Settings(
             silent=True,
@@ -141,12 +142,24 @@ class WandbLogger(Logger):
         return run
 
 
-def _logged_in() -> bool:
-    """Whether there is a W&B key, in the environment or in the netrc file, for the host in use."""
+def _logged_in(wandb: Any) -> bool:
+    """Whether there is a W&B key, in the environment or in the netrc file, for the host in use (`wandb login --host`)."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlparse(str(wandb.setup().settings.base_url)).hostname or ""
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _abandon() -> None:
+    """Let the process end without W&B's service: at exit wandb would wait for it, without limit if a server is silent."""
+    try:
+        from wandb.sdk import wandb_setup
+
+        connection = wandb_setup.singleton()._connection
+        if connection is not None and connection._cleanup is not None:
+            connection._cleanup()
+    except Exception as error:  # no public way to do this: where wandb has changed, its exit may take longer
+        log.debug("wandb's service was not let go: %s", one_line(error))

@@ -21,12 +21,14 @@ class Prior(nn.Module, ABC):
         schedule: its noise levels.
         image_size: side of the square views it knows, pixels.
         network: the part that learns.
+        fingerprint: sha256 of the weights it was made with, None from scratch.
     """
 
     space: str
     schedule: Schedule
     image_size: int
     network: nn.Module
+    fingerprint: str | None = None
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Int[Tensor, "*S"], condition: Condition) -> Prediction:

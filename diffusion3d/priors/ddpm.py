@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,11 +12,14 @@ from torch import Tensor
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition, Prediction
 from diffusion3d.diffusion.schedule import Schedule
+from diffusion3d.errors import UserError
 from diffusion3d.precision import autocast
 from diffusion3d.priors.base import Prior
 from diffusion3d.priors.text import SentenceEncoder
 from diffusion3d.priors.unet import MultiViewUNet
 from diffusion3d.priors.weights import find_weights, read_weights
+
+log = logging.getLogger(__name__)
 
 FAMILIAR = 0.45
 """Cosine similarity to the nearest known subject below which a prompt is unknown."""
@@ -52,8 +56,16 @@ class DDPM(Prior):
         precision: str = "auto",
     ) -> None:
         super().__init__()
+        if image_size % network.stride:
+            raise UserError(
+                f"prior.image_size={image_size} must be a multiple of {network.stride}, what the network shrinks views by"
+            )
+        if text.dim != network.text.in_features:
+            raise UserError(
+                f"prior.network.text={network.text.in_features} must be the text encoder's width, {text.dim}"
+            )
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from the stubs
-        self.patch = network.patch
+        self.patch, self.stride = network.patch, network.stride
         self.text = text
         self.image_size = image_size
         self.schedule = Schedule.cosine(num_timesteps, image_size)
@@ -63,6 +75,16 @@ class DDPM(Prior):
             state, facts = read_weights(find_weights(weights), self.network)
             self.network.load_state_dict(state)
             self.vocabulary = tuple(facts.get("vocabulary", ()))
+            self.fingerprint = facts["sha256"]
+            for name, value in (("image_size", image_size), ("num_timesteps", num_timesteps)):
+                if facts.get(name, value) != value:
+                    log.warning(
+                        "%s was trained with prior.%s=%s and is used with %s: it needs training to go on from there",
+                        weights,
+                        name,
+                        facts[name],
+                        value,
+                    )
 
     def condition(
         self, prompts: Sequence[str], cameras: Cameras, background: Float[Tensor, "B 3"] | None = None
@@ -97,6 +119,8 @@ class DDPM(Prior):
         if condition.cameras is None:
             raise ValueError("DDPM.denoise: the condition has no cameras")
         scenes, views, _, height, width = x_t.shape
+        if height % self.stride or width % self.stride:
+            raise UserError(f"views of {height} x {width} pixels: both must be multiples of {self.stride}")
         levels = t[:, None].expand(scenes, views) if t.ndim == 1 else t
         rays = plucker(condition.cameras, height // self.patch, width // self.patch)
         text: dict[str, Tensor] = {}

@@ -54,6 +54,9 @@ class SentenceEncoder(nn.Module):
         super().__init__()
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
 
         path = Path(folder) if folder else minilm_folder()
         if not (path / "config.json").is_file():

@@ -95,6 +95,9 @@ class MultiViewUNet(nn.Module):
         head: channels per attention head.
         embedding: width of the time + text embedding.
         text: width of the text tokens and of the pooled text.
+
+    Attributes:
+        stride: the sides of views must be multiples of it.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class MultiViewUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.patch = patch
+        self.stride = patch * 2 ** (len(channels) - 1)
         first, last = channels[0], channels[-1]
         self.stem = nn.Conv2d(3 * patch**2 + 6 + 3, first, 3, padding=1)
         self.time = nn.Linear(128, embedding)

@@ -15,6 +15,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from diffusion3d.errors import UserError
+from diffusion3d.files import write_text
 
 SHIPPED = Path(__file__).parent / "weights"
 """Where the weights that come with the package are."""
@@ -43,11 +44,11 @@ def write_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> No
     temporary.write_bytes(data)
     temporary.replace(path)
     content = {**facts, "sha256": hashlib.sha256(data).hexdigest()}
-    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
 
 
 def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights for `module` in float32, and the facts beside them ({} where there are none).
+    """Weights for `module` in float32, and the facts beside them, their sha256 in any case.
 
     Raises:
         UserError: the file or its JSON is damaged, they do not belong together, or they were made for another network.
@@ -71,9 +72,9 @@ def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict
         odd = next(name for name in sorted(want.keys() | have.keys()) if want.get(name) != have.get(name))
         raise UserError(
             f"{path} does not fit prior.network: {odd} is {have.get(odd, 'missing')} in the file and "
-            f"{want.get(odd, 'absent')} in the network; set prior.network as the weights' card says"
+            f"{want.get(odd, 'absent')} in the network; set prior.network as {beside.name} or the weights' card says"
         )
-    return {name: value.to(torch.float32) for name, value in state.items()}, facts
+    return {name: value.to(torch.float32) for name, value in state.items()}, {**facts, "sha256": digest}
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class RankedDensification:
         """Accumulate |d loss / d means2d| [V, N, 2], in units of the half image."""
         half = gradient.new_tensor([width / 2, height / 2])
         score = (gradient * half).norm(dim=-1).sum(0)
-        self.score = score if self.score.shape != score.shape else self.score + score
+        self.score = score if self.score.shape != score.shape else self.score.to(score) + score
 
     def due(self, step: int) -> bool:
         return self.start <= step < self.stop and (step - self.start) % self.every == 0

@@ -31,9 +31,15 @@ class Task(ABC):
     def run(self) -> dict[str, float]:
         """Do it; {metric: final value}."""
 
+    def prior(self) -> Prior:
+        """The prior of the config; the run's record names its weights."""
+        prior: Prior = build(self.config.prior).to(self.device)
+        self.files.record(prior_weights=prior.fingerprint)
+        return prior
+
     def frozen_prior(self) -> Prior:
         """The prior of the config for inference; says so when the prompt lies outside what it knows."""
-        prior: Prior = build(self.config.prior).to(self.device).eval().requires_grad_(False)
+        prior = self.prior().eval().requires_grad_(False)
         warning = prior.warning(self.config.prompt)
         if warning is not None:
             log.warning(warning)

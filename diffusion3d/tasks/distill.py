@@ -33,7 +33,11 @@ class Distill(Task):
         backgrounds: Backgrounds = build(task.background)
         representation: Representation = build(config.representation)
         guidance: Guidance = build(config.guidance, prior=prior).to(self.device)
-        terms: list[Term] = [build(node) for name, node in config.terms.items() if node and name not in CAPABILITIES]
+        terms: dict[str, Term] = {
+            str(name): build(node).to(self.device)
+            for name, node in config.terms.items()
+            if node and name not in CAPABILITIES
+        }
         owner = SceneParameters(representation, representation.init(1)).to(self.device)
         optimizer = torch.optim.Adam(owner.param_groups(), eps=1e-15)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
@@ -48,10 +52,8 @@ class Distill(Task):
             condition = prior.condition([config.prompt], cameras, backgrounds.sample(1).to(self.device))
             scene = owner.scene()
             self.render = scene.render(cameras)
-            found: dict[str, Tensor] = {}
-            for term in (guidance, *terms):
-                found.update(term(scene, self.render, cameras, condition, step))
-            return found
+            views = (scene, self.render, cameras, condition, step)
+            return {**guidance(*views), **{f"terms/{name}": term(*views) for name, term in terms.items()}}
 
         def update(index: int) -> None:
             step = Step(index, task.steps)
@@ -69,7 +71,7 @@ class Distill(Task):
                 group["params"] = parameters["params"]
             optimizer.load_state_dict(state["optimizer"])
             representation.load_state(state["density"])
-            guidance.load_state_dict(state["guidance"], strict=False)  # the frozen prior is in no checkpoint
+            guidance.load_state(state["guidance"])
 
         white = torch.ones(1, 3, device=self.device)
 
@@ -90,7 +92,7 @@ class Distill(Task):
                 "raw": {name: value.detach() for name, value in owner.raw.items()},
                 "optimizer": optimizer.state_dict(),
                 "density": representation.state(),
-                "guidance": {k: v for k, v in guidance.state_dict().items() if not k.startswith("prior.")},
+                "guidance": guidance.state(),
             },
             load_state=load,
             checkpoint_every=task.checkpoint_every,
@@ -98,9 +100,9 @@ class Distill(Task):
             preview_every=task.preview_every,
         )
         scene = owner.scene()
-        write_media(self.files, scene, turntable.to(self.device), white, task.fps)
         for name, content in representation.export(dict(owner.raw.items())).items():
             path = self.files.path("export", name)
             path.write_bytes(content)
             self.files.artifact(name, path)
+        write_media(self.files, scene, turntable.to(self.device), white, task.fps)
         return {"steps": done, "parameters": sum(value.numel() for value in owner.raw.values())}

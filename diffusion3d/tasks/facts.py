@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from diffusion3d.files import write_text
 from diffusion3d.version import __version__
 
 PACKAGES = (
@@ -83,10 +84,4 @@ def peak_memory() -> dict[str, float]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -54,7 +54,8 @@ def loop(
         load_state: puts such a state back.
         minutes: stop after these, counted from now; None is no limit.
         checkpoint_every: in steps; one is also written at the end and on a signal.
-        preview: called with the number of steps done, every `preview_every` of them. It may draw random numbers.
+        preview: called with the number of steps done, every `preview_every` of them and at the end; random numbers that
+            it draws change nothing.
 
     Returns:
         The number of steps done in all: fewer than `steps` when the minutes ran out.
@@ -87,6 +88,13 @@ def loop(
         run.save(done, content)
         last_saved = done
 
+    def show(done: int) -> None:
+        if preview is not None:
+            fetched.drain()
+            before = rng_state()
+            preview(done)
+            set_rng_state(before)
+
     done = start
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     with _signals() as stop, _Progress(start, steps) as progress:
@@ -102,12 +110,13 @@ def loop(
             fetched.complete(time.perf_counter() - begin, extra)
             done += 1
             progress.advance(fetched.loss)
-            if preview is not None and done % preview_every == 0:
-                fetched.drain()
-                preview(done)
+            if done % preview_every == 0:
+                show(done)
             if done % checkpoint_every == 0 and done < steps:
                 save(done)
         if done > last_saved:
+            if done % preview_every and not stop:
+                show(done)
             save(done)
     if stop:
         raise Interrupted(f"stopped at step {done} of {steps}; {run.how_to_resume()}", stop[0])

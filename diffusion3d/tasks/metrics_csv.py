@@ -48,6 +48,12 @@ class MetricsCsv:
         if self.path.exists():
             self._replace([row for row in self._read() if row["step"].isdigit() and int(row["step"]) < step])
 
+    def last(self) -> dict[str, float]:
+        """The last value of every figure."""
+        self.flush()
+        found = {name: float(value) for row in self._read() for name, value in row.items() if value}
+        return {name: value for name, value in found.items() if name != "step"}
+
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []

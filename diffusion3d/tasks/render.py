@@ -17,7 +17,7 @@ from diffusion3d.tasks.media import write_media
 
 
 def load_scene(
-    source: str | None, trusted: list[str], device: torch.device
+    source: str, trusted: list[str], device: torch.device
 ) -> tuple[Representation, dict[str, torch.Tensor], Orbit]:
     """The representation, raw tensors and cameras that a finished run left.
 

@@ -64,6 +64,7 @@ class Run:
         logging.getLogger().addHandler(self._handler)
         logging.getLogger("diffusion3d").setLevel(logging.INFO)
         self._facts: dict[str, Any] = self._read_facts() if resume else {"id": uuid.uuid4().hex[:12]}
+        (self.dir / "metrics.json").unlink(missing_ok=True)  # a run that goes on has not finished
         self.record(**versions(), seed=config.seed)
         plain = resolved(config)
         save_config(plain, self.dir / "config.yaml")
@@ -109,7 +110,10 @@ class Run:
         return self.dir / folder / name
 
     def record(self, **facts: Any) -> None:
-        """Add facts about how this run computes (such as kernel="avx512") to versions.json."""
+        """Add facts about how this run computes (such as kernel="avx512") to versions.json; warns if a resume changes one."""
+        for name, value in facts.items():
+            if self._facts.get(name, value) != value:
+                log.warning("%s was %s, is %s: the result may differ in bits", name, self._facts[name], value)
         self._facts.update(facts)
         write_json(self.dir / "versions.json", self._facts)
 
@@ -148,6 +152,7 @@ class Run:
 
         found = load_checkpoint(self.dir / "checkpoints")
         self._csv.drop_from(0 if found is None else found[0])
+        self._last = self._csv.last()
         return found
 
     def last_good(self) -> str:
@@ -179,9 +184,10 @@ class Run:
 
     def _read_facts(self) -> dict[str, Any]:
         try:
-            return {"id": json.loads((self.dir / "versions.json").read_text(encoding="utf-8"))["id"]}
-        except (OSError, ValueError, KeyError):
-            return {"id": uuid.uuid4().hex[:12]}
+            facts = json.loads((self.dir / "versions.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            facts = {}
+        return {"id": uuid.uuid4().hex[:12], **facts}
 
 
 def _claim(directory: Path) -> Path:

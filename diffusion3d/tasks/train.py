@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from diffusion3d.data.base import BatchShape, Splits, draw_batch
@@ -40,7 +41,7 @@ class Train(Task):
         for name, split in (("train", data.train), ("validation", data.validation)):
             if len(split) == 0:
                 raise UserError(f"data.{name} holds no scenes; render or add some first")
-        prior = build(config.prior).to(self.device)
+        prior = self.prior()
         objective: Objective = build(config.objective, prior=prior).to(self.device)
         learner = objective.trained()
         average = copy.deepcopy(learner).eval().requires_grad_(False)
@@ -93,7 +94,7 @@ class Train(Task):
             average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
 
-        done = loop(
+        loop(
             self.files,
             losses,
             update,
@@ -111,8 +112,6 @@ class Train(Task):
             preview=preview,
             preview_every=task.preview_every,
         )
-        if done % task.preview_every:
-            preview(done)
         self.files.artifact("weights", self.files.dir / "export" / "weights.safetensors")
         return scores
 
@@ -122,9 +121,11 @@ class Train(Task):
         return draw_batch(data.validation, [shape], even=1.0, rng=rng).resize(size).to(self.device)
 
     def _facts(self, data: Splits, done: int, scores: dict[str, float]) -> dict[str, Any]:
+        prior: Any = OmegaConf.to_container(self.config.prior, resolve=True)
         return {
             "vocabulary": list(data.train.vocabulary),
             "steps": done,
+            **{key: prior.get(key) for key in ("image_size", "num_timesteps", "network")},
             "scenes": len(data.train),
             "scores": {name: round(value, 6) for name, value in scores.items()},
         }

@@ -122,7 +122,7 @@ def distilled(directory: Path, prompt: str, overrides: Sequence[str]) -> Views:
         else:
             shutil.rmtree(directory, ignore_errors=True)
             run(["logger=none", f"hydra.run.dir={directory}", *overrides, f"prompt={prompt}"])
-    representation, raw = load_scene(str(directory), [], torch.device("cpu"))
+    representation, raw, _ = load_scene(str(directory), [], torch.device("cpu"))
     cameras = turntable(2 * SIZE)
     views = representation.scene(raw).render(cameras)
     picture = composite(views, torch.ones(1, 3))[0].clamp(0, 1)

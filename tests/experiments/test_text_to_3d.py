@@ -11,7 +11,7 @@ import torch
 from diffusion3d.data.toybox import heldout
 
 FOLDER = Path(__file__).parent.parent.parent / "experiments" / "text_to_3d"
-MODULES = ("common", "networks", "pictures", "recogniser", "evaluate_prior", "table")
+MODULES = tuple(path.stem for path in FOLDER.glob("*.py"))
 
 
 @pytest.fixture
@@ -58,3 +58,8 @@ def test_table_says_what_is_missing(study, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["table.py", "--results", str(tmp_path), "--out", str(tmp_path / "README.md")])
     study("table").main()
     assert (tmp_path / "README.md").read_text(encoding="utf-8").count("not yet measured") > 40
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_script_can_be_imported(study, name):
+    assert study(name)

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
+import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -125,6 +128,7 @@ def install(monkeypatch, init=None, log=lambda *a, **k: None):
 
     fake.init = init or record_init
     fake.Settings = lambda **settings: settings
+    fake.setup = lambda: types.SimpleNamespace(settings=types.SimpleNamespace(base_url="https://api.wandb.ai"))
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return fake
 
@@ -157,6 +161,31 @@ def test_a_wandb_that_hangs_costs_no_more_than_finish_seconds(where, monkeypatch
     assert time.monotonic() - begin < 10
     freed.set()
     assert "it did not finish within 0.5 s; what it has can be sent by: wandb sync" in caplog.text
+
+
+def test_a_silent_server_does_not_hold_the_process(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        typed = [f"hydra.searchpath=[{CONFIGS}]", "task=toy", "task.steps=2", f"hydra.run.dir={tmp_path / 'run'}"]
+        where = {"WANDB_BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", "WANDB_API_KEY": "0" * 40}
+        path = os.pathsep.join([str(CONFIGS.parent), str(CONFIGS.parent.parent)])
+        begin = time.monotonic()
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "diffusion3d.run",
+                *typed,
+                "logger.wandb.mode=online",
+                "logger.wandb.finish_seconds=1",
+            ],
+            env={**os.environ, **where, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0 and "W&B is off for the rest of this run" in done.stderr, done.stderr
+    assert time.monotonic() - begin < 40, "wandb alone would wait a minute and more"
 
 
 def test_a_wandb_that_falls_behind_is_switched_off(monkeypatch, tmp_path, caplog):

@@ -104,7 +104,7 @@ def test_a_run_leaves_everything_behind(whole):
     }
     rows = table(whole)
     assert [int(row["step"]) for row in rows] == list(range(STEPS))
-    terms = ("sds", "opacity", "entropy", "sparsity", "size")
+    terms = ("sds", *(f"terms/{name}" for name in ("opacity", "entropy", "sparsity", "size")))
     for row in rows:
         assert float(row["loss"]) == pytest.approx(sum(float(row[name]) for name in terms), rel=1e-4)
     assert json.loads((whole / "versions.json").read_text())["renderer"]

@@ -48,6 +48,7 @@ def whole(tmp_path_factory):
 def test_a_run_leaves_everything_behind(whole):
     names = {path.name for path in whole.iterdir()}
     assert names == {
+        ".lock",
         "config.yaml",
         "overrides.yaml",
         "versions.json",

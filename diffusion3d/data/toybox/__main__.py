@@ -22,6 +22,9 @@ def main() -> int:
     parser.add_argument("--views", type=int, default=default.views, help="per scene (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     args = parser.parse_args()
+    for name, least in (("seed", 0), ("count", 1), ("size", 2), ("views", 1), ("workers", 1)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} {getattr(args, name)} must be at least {least}")
 
     def stop(signum: int, frame: object) -> None:
         raise Interrupted("stopped; the same command continues", signum)
