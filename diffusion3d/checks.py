@@ -187,7 +187,7 @@ def check_capabilities(
             if need == "prompt":
                 raise UserError(f'{who} needs a prompt and it is empty; give one, such as prompt="a castle"')
             if need == "run":
-                raise UserError(f"{who} needs a finished run: add run=DIR")
+                raise UserError(f"{who} needs a finished run: add run=DIR, the directory that it printed at its end")
             others = [f"{other}={choices.get(other)}" for other in groups if other != group]
             able = providers(need, groups)
             advice = f"these provide it: {', '.join(able)}" if able else "no choice provides it"

@@ -6,7 +6,17 @@ from diffusion3d.errors import UserError
 DEFAULTS = {
     "device": "auto",
     "precision": "auto",
-    "task": {"_target_": "a.B", "steps": 40, "lr": 0.1, "minutes": None, "flag": True, "sizes": [1, 2], "name": "x"},
+    "task": {
+        "_target_": "a.B",
+        "steps": 40,
+        "lr": 0.1,
+        "minutes": None,
+        "flag": True,
+        "sizes": [1, 2],
+        "name": "x",
+        "elevation": [0.0, 1.0],
+        "extra_null": None,
+    },
     "terms": {"size": {"_target_": "t.Size", "weight": 0.5}, "ramp": {"from": 0.0, "to": 1.0}},
     "open": {},
 }
@@ -32,7 +42,7 @@ def changed(**values):
         {"task__steps": 3},
         {"task__lr": 1},
         {"task__minutes": 2},
-        {"task__minutes": "anything"},
+        {"task__extra_null": "anything"},
         {"task__sizes": [3, 4, 5]},
         {"task__sizes": []},
         {"task__name": None},
@@ -71,6 +81,9 @@ def test_fitting_values_pass(good):
         ({"terms__sise": {"weight": 1}}, r"there is no terms.sise in the config; did you mean terms.size"),
         ({"steps": 3}, r"did you mean task.steps"),
         ({"device": "tpu"}, r"device=tpu is not one of auto, cpu, cuda, mps"),
+        ({"task__steps": -1}, r"task.steps=-1 must be a number, at least 0"),
+        ({"task__minutes": "many"}, r"task.minutes=many must be a number, at least 0"),
+        ({"task__elevation": [1.0]}, r"task.elevation=\[1.0\] must be a list of 2 numbers"),
         ({"precision": "fp8"}, r"precision=fp8 is not one of auto, fp32, bf16"),
     ],
 )
@@ -86,6 +99,7 @@ def test_keys_added_on_purpose_pass():
 
 CONFIG = {
     "prompt": "castle",
+    "run": {"source": None},
     "task": {"uses": ["prior", "guidance"], "needs": [], "provides": []},
     "prior": {"provides": ["text", "camera"]},
     "guidance": {"needs": ["text", "prompt"]},
@@ -110,6 +124,7 @@ def test_groups_that_a_task_does_not_use_need_nothing():
             r"guidance=sds needs 'text', which task=distill, prior=ddpm do not provide; these provide it: prior=text_prior",
         ),
         ({"guidance": {"needs": ["magic"]}}, r"guidance=sds needs 'magic'.*no choice provides it"),
+        ({"guidance": {"needs": ["run"]}}, r"guidance=sds needs a finished run: add run=DIR"),
         ({"prompt": " \n"}, r'guidance=sds needs a prompt and it is empty; give one, such as prompt="a castle"'),
     ],
 )

@@ -22,10 +22,8 @@ def load_scene(
     """The representation, raw tensors and cameras that a finished run left.
 
     Raises:
-        UserError: no run is named, or it holds no scene.
+        UserError: it is no run directory, or it holds no scene.
     """
-    if source is None:
-        raise UserError("this task works on a finished run: add run=DIR, the directory that the run printed at its end")
     directory = Path(source)
     config = load_config(directory, trusted)
     found = load_checkpoint(directory / "checkpoints")

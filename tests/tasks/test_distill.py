@@ -197,7 +197,8 @@ def test_it_knows_nothing_of_toybox(whole, tmp_path):
 def test_nan_stops_the_run_and_names_the_term(name, tmp_path):
     weight = "guidance.weight" if name == "sds" else f"terms.{name}.weight"
     late = "{from: 1.0, to: nan, start: 0.5, end: 1.0}"
-    with pytest.raises(RunError, match=rf"loss term '{name}' is nan at step \d; ") as caught:
+    term = name if name == "sds" else f"terms/{name}"
+    with pytest.raises(RunError, match=rf"loss term '{term}' is nan at step \d; ") as caught:
         distill(tmp_path / "run", f"{weight}={late}")
     assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "metrics.json").exists()
@@ -226,7 +227,7 @@ def test_renders_at_the_same_views_are_those_of_the_run(whole, tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (None, "this task works on a finished run: add run=DIR"),
+        (None, "task=render needs a finished run: add run=DIR"),
         ("nowhere", "not a run directory"),
         ("empty", "holds no scene"),
     ],

@@ -191,7 +191,9 @@ def test_bad_weights_are_one_line_and_exit_code_two(kind, message, whole, tmp_pa
 
 def test_weights_of_another_network_are_refused(whole, tmp_path):
     typed = ["task=sample", "prompt=x", "logger=none", *PRIOR, "prior.network.channels=[16,16,16]"]
-    with pytest.raises(UserError, match="does not fit prior.network: .* set prior.network as the weights' card says"):
+    with pytest.raises(
+        UserError, match="does not fit prior.network: .* set prior.network as weights.json or the weights"
+    ):
         diffusion3d.run([*typed, f"prior.weights={weights(whole)}", f"hydra.run.dir={tmp_path}"])
 
 
