@@ -203,6 +203,9 @@ def check_same(config: DictConfig, directory: Path) -> None:
             content.pop(key, None)
         for key in ("steps", "minutes"):
             content["task"].pop(key, None)
+        unused = set(content) - {"task", *content["task"].get("uses", [])}
+        for key in [key for key in unused if isinstance(content[key], dict) and "provides" in content[key]]:
+            content.pop(key)  # a group that the task does not use
     for key in dict.fromkeys([*leaves(before), *leaves(now)]):
         old, new = find(before, key), find(now, key)
         if old != new and not (isinstance(old, dict) and isinstance(new, dict)):

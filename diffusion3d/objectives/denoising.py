@@ -22,7 +22,8 @@ class Denoising(Objective):
     """Weighted x0 error at random levels.
 
     The weight min(SNR + 1, cap) makes it a v loss with a cap (Salimans & Ho 2022, section 4; Hang et al. 2023, section 3.4).
-    Levels are drawn as t / T = sigmoid(N(mean, std)) (Esser et al. 2024, eq. 19). All views of a scene share a level, except
+    Levels are drawn as t / T = sigmoid(N(mean, std)) (Esser et al. 2024, eq. 19): a sixth above 0.9 T, where the prompt decides
+    what becomes of the noise. All views of a scene share a level, except
     that some scenes have one clean view, which carries no loss.
 
     Args:
@@ -37,8 +38,8 @@ class Denoising(Objective):
     def __init__(
         self,
         prior: Prior,
-        level_mean: float = 0.3,
-        level_std: float = 1.0,
+        level_mean: float = 0.9,
+        level_std: float = 1.3,
         weight_cap: float = 20.0,
         text_dropout: float = 0.1,
         clean_view: float = 0.15,

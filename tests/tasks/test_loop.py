@@ -179,6 +179,8 @@ def test_resume_refuses_a_config_that_has_changed(whole, tmp_path):
     other = tmp_path / "other"
     toy(other, "task.steps=10")
     config = other / "config.yaml"
+    config.write_text(config.read_text().replace("limit: 0.1", "limit: 0.2"))
+    assert resume(other)["norm"] > 0, "the toy task uses no terms"
     config.write_text(config.read_text().replace("checkpoint_every: 10", "checkpoint_every: 20"))
     with pytest.raises(UserError, match="task.checkpoint_every was 20 when it was started and is 10 now"):
         resume(other)
