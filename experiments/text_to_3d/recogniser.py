@@ -26,6 +26,7 @@ from diffusion3d.data.toybox.subjects import ASYMMETRIC, SUBJECTS
 from diffusion3d.metrics.azimuth import median_and_flipped
 from diffusion3d.tasks.checkpoint import load_checkpoint, save_checkpoint
 
+HERE = Path(__file__).parent
 BATCH, NOTHING = 96, 28
 """Renders and pictures of nothing in a batch."""
 RATE, SAVE_EVERY = 3e-3, 200
@@ -33,16 +34,15 @@ IS_ASYMMETRIC = torch.tensor([subject.name in ASYMMETRIC for subject in SUBJECTS
 
 
 def load(state: Path, kind: str) -> Recogniser:
-    """A trained recogniser.
+    """A trained recogniser, from the state directory or the one that is kept here.
 
     Raises:
         SystemExit: there is none yet.
     """
-    path = state / f"recogniser_{kind}.safetensors"
-    if not path.exists():
-        raise SystemExit(
-            f"{path} does not exist: run python experiments/text_to_3d/recogniser.py {kind} --state {state}"
-        )
+    name = f"recogniser_{kind}.safetensors"
+    path = next((p for p in (state / name, HERE / name) if p.exists()), None)
+    if path is None:
+        raise SystemExit(f"there is no {name}: run python experiments/text_to_3d/recogniser.py {kind} --state {state}")
     network = Recogniser(kind)
     network.load_state_dict(load_file(path))
     return network.to(memory_format=torch.channels_last).eval()
