@@ -125,11 +125,12 @@ def items(subjects: Sequence[str], samples: int, unseen: int, synonyms: int) -> 
 
 def score(todo: Sequence[Item], reading: Reading) -> dict[str, float]:
     """Shares that are right. Views are judged one by one; a colour by all views of its object (it may be hidden in some);
-    `both` is the share of objects with the right subject in most views and the right colour."""
+    `both` is the share of objects with the right subject in most views and the right colour. The judges read
+    the colours of two parts of a subject; held-out combinations of a third count for the subject alone."""
     subject = torch.tensor([NAMES.index(item.subject) for item in todo])
     right = (reading.subject.argmax(1).view(len(todo), VIEWS) == subject[:, None]).float()
     colours = reading.colour.log_softmax(-1).unflatten(0, (len(todo), VIEWS)).mean(1).argmax(-1)
-    judged = [(i, item) for i, item in enumerate(todo) if item.part is not None]
+    judged = [(i, item) for i, item in enumerate(todo) if item.part in slots(item.subject)]
     result = {"subject": float(right.mean())}
     if judged:
         slot = [slots(item.subject).index(item.part) for _, item in judged]
