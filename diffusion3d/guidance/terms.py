@@ -24,7 +24,7 @@ class Regulariser(Term):
 
     def __init__(self, weight: Scheduled = 1.0) -> None:
         super().__init__()
-        scheduled_at(weight, 0.0)
+        scheduled_at(weight, 0.0)  # refuses a schedule of other keys now, not in the middle of a run
         self.weight = weight
 
     @abstractmethod

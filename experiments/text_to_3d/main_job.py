@@ -57,8 +57,8 @@ def child(report: Path, overrides: list[str]) -> None:
 
     original = distill.loop
     distill.loop = loop
-    DDPM.denoise = clocked(DDPM.denoise, lambda *_: "prior")  # type: ignore[method-assign]
-    SplatScene.render = clocked(SplatScene.render, lambda *_: "renderer")  # type: ignore[method-assign]
+    DDPM.denoise = clocked(DDPM.denoise, lambda *_: "prior")
+    SplatScene.render = clocked(SplatScene.render, lambda *_: "renderer")
     kernel._call = clocked(kernel._call, lambda name, *_: "renderer" if name.endswith("_backward") else None)
     metrics = run(overrides)
     report.write_text(json.dumps({**marks, "spent": spent, "metrics": metrics}))

@@ -171,7 +171,7 @@ def prior_table(prior: Any) -> list[str]:
         ),
     ]
     if None not in both:
-        apart = abs(both[0][0] - both[1][0]) * 100  # type: ignore[index]
+        apart = abs(both[0][0] - both[1][0]) * 100
         rows.append(f"| A and B apart on subjects | {apart:.1f} points | | ≤ 3 points | {mark(apart <= 3)} |")
     reader = each("subjects", "azimuth", "reader", "median_degrees")
     if reader[0] is not None:

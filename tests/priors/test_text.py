@@ -1,6 +1,7 @@
 import hashlib
 import importlib.util
 import shutil
+import types
 
 import pytest
 import torch
@@ -75,10 +76,8 @@ def test_weights_that_are_not_the_official_ones_are_refused(content, tmp_path, m
     if content is not None:
         (tmp_path / "model.safetensors").write_bytes(content)
 
-    class Spec:
-        submodule_search_locations = [str(tmp_path)]  # noqa: RUF012
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec)
+    spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     wanted = hashlib.sha256(b"replaced").hexdigest()[:12] if content else "no model.safetensors"
     with pytest.raises(UserError, match=wanted):
         minilm_folder()
