@@ -1,4 +1,4 @@
-"""PosedViews: images with cameras, the one type for data items, observations and conditioning views."""
+"""PosedViews: images with cameras, the one type for data items, observations and conditioning views; and points beside them."""
 
 from __future__ import annotations
 
@@ -84,6 +84,19 @@ class PosedViews:
             value = getattr(self, field.name)
             moved[field.name] = value.to(device) if hasattr(value, "to") else value
         return PosedViews(**moved)
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Coloured points of a scene, to initialise a representation with.
+
+    Attributes:
+        points: world units, where the cameras are.
+        colors: sRGB in [0, 1].
+    """
+
+    points: Float[Tensor, "N 3"]
+    colors: Float[Tensor, "N 3"]
 
 
 def join_views(parts: Sequence[PosedViews]) -> PosedViews:

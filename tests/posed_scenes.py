@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from diffusion3d.camera_sampling import Orbit
+from diffusion3d.data.raycast import render
 from diffusion3d.data.toybox.generate import draw
-from diffusion3d.data.toybox.render import render
 
 FOV, SIZE = 40.0, 32
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -18,7 +18,7 @@ def write_scene(folder, number=0, views=4, alpha=True):
     """One toy object, straight alpha, in Blender's layout. Returns what was drawn."""
     obj = draw(0, number)
     cameras = Orbit(SIZE, fov=FOV).turntable(views, elevation=(10.0, 30.0))
-    drawn = render(obj, cameras)
+    drawn = render(obj.mesh, cameras)
     folder.mkdir(parents=True)
     frames = []
     for view in range(views):

@@ -46,9 +46,9 @@ from torch import Tensor
 
 from diffusion3d.camera_sampling import Orbit
 from diffusion3d.cameras import Cameras
+from diffusion3d.data.raycast import render
 from diffusion3d.data.toybox import generate
 from diffusion3d.data.toybox.captions import with_article
-from diffusion3d.data.toybox.render import render
 from diffusion3d.data.toybox.subjects import ASYMMETRIC
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.metrics.azimuth import janus_share
@@ -98,7 +98,7 @@ def references(subject: str, state: Path) -> Views:
         made = []
         for index in range(OBJECTS):
             cameras = turntable(SIZE)
-            views = render(generate.draw(REFERENCE_SEED, 1000 + index, "test", subject), cameras, samples=4)
+            views = render(generate.draw(REFERENCE_SEED, 1000 + index, "test", subject).mesh, cameras, samples=4)
             assert views.alpha is not None and views.depth is not None
             hit = (views.depth > 0).float()
             made.append(

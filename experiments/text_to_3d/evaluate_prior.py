@@ -42,10 +42,10 @@ from recogniser import load
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras, orbit
+from diffusion3d.data.raycast import render_rgba
 from diffusion3d.data.toybox import generate, heldout
 from diffusion3d.data.toybox.cache import ToyboxCache
 from diffusion3d.data.toybox.captions import with_article
-from diffusion3d.data.toybox.render import render_rgba
 from diffusion3d.data.toybox.subjects import ASYMMETRIC, SUBJECTS, subject_named
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.metrics.azimuth import median_and_flipped

@@ -12,8 +12,8 @@ from networks import COLOUR_NAMES, SLOTS
 from torch import Tensor
 
 from diffusion3d.cameras import orbit
+from diffusion3d.data.raycast import DEFAULT, EVENING, Lighting, render_rgba
 from diffusion3d.data.toybox.generate import ToyObject, draw
-from diffusion3d.data.toybox.render import DEFAULT, EVENING, Lighting, render_rgba
 from diffusion3d.data.toybox.subjects import SUBJECTS, subject_named
 
 SEED = 1000

@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from diffusion3d.cameras import orbit
+from diffusion3d.data.raycast import render_rgba
 from diffusion3d.data.toybox.generate import draw
-from diffusion3d.data.toybox.render import render_rgba
 from diffusion3d.data.toybox.subjects import SUBJECTS
 
 SIZE, ACROSS, ENLARGED = 64, 8, 2

@@ -110,8 +110,8 @@ def test_every_caption_is_used_and_listed(root):
     data = posed_folder(str(root), SIZE, 4).train
     rng = np.random.default_rng(0)
     seen = {data.batch(np.array([0]), np.array([[0]]), rng).captions[0] for _ in range(20)}
-    assert seen == set(data.scenes[0].captions) and len(seen) == 2
-    assert data.vocabulary == tuple(dict.fromkeys(c for scene in data.scenes for c in scene.captions))
+    assert seen == set(data.captions[0]) and len(seen) == 2
+    assert data.vocabulary == tuple(dict.fromkeys(c for texts in data.captions for c in texts))
 
 
 def test_the_vocabulary_is_short(tmp_path):
@@ -143,8 +143,14 @@ def remove(name):
         (lambda root: (root / "a" / "transforms.json").write_text("[1]"), r"no list of frames"),
         (lambda root: (root / "a" / "transforms.json").write_bytes(b"\xff\xfe"), r"not UTF-8"),
         (lambda root: (root / "a" / "r_0.png").write_text("no picture"), r"r_0.png is not a readable image"),
-        (lambda root: Image.new("RGB", (32, 20)).save(root / "a" / "r_0.png"), r"is 32 x 20 pixels .*crop or pad"),
-        (lambda root: edit(root / "a", w=64, h=48), r"64 x 48 in transforms.json.*square"),
+        (
+            lambda root: Image.new("RGB", (32, 20)).save(root / "a" / "r_0.png"),
+            r"is 32 x 20 pixels, not square; crop or pad",
+        ),
+        (
+            lambda root: edit(root / "a", w=64, h=48),
+            r"is 32 x 32 pixels, .* not the shape of 64 x 48 in .*transforms.json",
+        ),
         (lambda root: edit(root / "a", k1=0.1, p2=-0.2), r"distorted camera \(k1=0.1, p2=-0.2\); undistort"),
         (
             lambda root: edit(root / "a", camera_model="OPENCV_FISHEYE"),

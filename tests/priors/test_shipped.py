@@ -7,8 +7,8 @@ import torch
 
 from choices import composed
 from diffusion3d.cameras import orbit
+from diffusion3d.data.raycast import render
 from diffusion3d.data.toybox.generate import draw
-from diffusion3d.data.toybox.render import render
 from diffusion3d.priors.weights import SHIPPED
 from diffusion3d.tasks.build import build
 
@@ -33,7 +33,7 @@ def test_they_denoise_objects_they_never_saw_and_listen_to_the_prompt(prior):
     t = torch.full((1, 4), 700)
     told, untold, mean = [], [], []
     for i, name in enumerate(names):
-        x0 = prior.encode(render(draw(7, i, "test", name), cameras).over(white))
+        x0 = prior.encode(render(draw(7, i, "test", name).mesh, cameras).over(white))
         x_t = prior.schedule.add_noise(x0, torch.randn(x0.shape, generator=torch.Generator().manual_seed(i)), t)
         condition = prior.condition([f"a {name}"], cameras, white)
         for errors, x in (

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from diffusion3d.cameras import Cameras, orbit
+from diffusion3d.data import raycast
+from diffusion3d.data.raycast import render_rgba
 from diffusion3d.data.toybox import captions
 from diffusion3d.data.toybox.generate import SPLITS, draw
-from diffusion3d.data.toybox.render import render_rgba
 from diffusion3d.data.toybox.subjects import SUBJECTS
 from diffusion3d.errors import UserError
 from diffusion3d.views import PosedViews
@@ -80,7 +81,7 @@ class CacheSpec:
 def fingerprint() -> str:
     """A digest of the code that decides what is drawn and how."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*")):
+    for path in [*sorted(Path(__file__).parent.glob("*")), Path(raycast.__file__)]:
         if path.suffix in (".py", ".json") and path.name not in ("cache.py", "__main__.py"):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

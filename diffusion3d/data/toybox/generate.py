@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion3d.data.raycast import Mesh
 from diffusion3d.data.toybox import captions, heldout
 from diffusion3d.data.toybox.parts import COLOURS, Builder, Subject
 from diffusion3d.data.toybox.subjects import SUBJECTS, subject_named
@@ -16,27 +17,6 @@ from diffusion3d.data.toybox.subjects import SUBJECTS, subject_named
 SPLITS = ("train", "validation", "test", "heldout")
 RADIUS = 0.95
 """Every object is centred and scaled so that its bounding sphere has this radius."""
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """A triangle soup.
-
-    Attributes:
-        vertices: [N, 3].
-        faces: [F, 3], counter-clockwise seen from outside.
-        colours: sRGB of every face [F, 3].
-        labels: part label of every face [F], from 1; `names[label - 1]` is the part.
-        normals: unit shading normals of the corners of every face [F, 3, 3].
-        names: of the part labels.
-    """
-
-    vertices: NDArray[np.float32]
-    faces: NDArray[np.int32]
-    colours: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    normals: NDArray[np.float32]
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion3d.data.raycast import render
 from diffusion3d.data.toybox import cache
 from diffusion3d.data.toybox.__main__ import main
 from diffusion3d.data.toybox.cache import CacheSpec, ToyboxCache, write
 from diffusion3d.data.toybox.generate import draw
-from diffusion3d.data.toybox.render import render
 from diffusion3d.errors import UserError
 
 SPEC = CacheSpec(size=32, views=4)
@@ -36,7 +36,7 @@ def test_batch_is_what_render_draws(tmp_path):
     batch = reader.batch([2, 0], views, np.random.default_rng(1))
     for row, index in enumerate((2, 0)):
         obj, cameras = draw(0, index), SPEC.cameras(index)
-        exact = render(obj, cameras)
+        exact = render(obj.mesh, cameras)
         for column, view in enumerate(views[row]):
             assert (batch.images[row, column] - exact.images[0, view]).abs().max() < 0.51 / 255
             torch.testing.assert_close(batch.cameras.c2w[row, column], cameras.c2w[0, view])

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from diffusion3d.cameras import orbit
+from diffusion3d.data.raycast import EVENING, Caster, Mesh, render, render_rgba
 from diffusion3d.data.toybox import solids
-from diffusion3d.data.toybox.generate import Mesh, draw, finish
+from diffusion3d.data.toybox.generate import draw, finish
 from diffusion3d.data.toybox.parts import COLOURS, Builder
-from diffusion3d.data.toybox.render import EVENING, Caster, render, render_rgba
 
 
 def cameras(azimuth=(0.0, 90.0), elevation=15.0, size=64):
@@ -20,7 +20,7 @@ def cameras(azimuth=(0.0, 90.0), elevation=15.0, size=64):
 
 @pytest.fixture(scope="module")
 def castle():
-    return draw(0, 0, subject="castle")
+    return draw(0, 0, subject="castle").mesh
 
 
 def sphere_mesh(radius=0.8):
@@ -53,7 +53,7 @@ def test_azimuth_0_sees_the_front_and_left_is_at_the_right_of_the_picture():
 
 def test_depth_normals_and_labels_belong_to_the_mesh(castle):
     views = render(castle, cameras((20.0, 200.0)))
-    mesh, cams = castle.mesh, views.cameras
+    mesh, cams = castle, views.cameras
     origins, directions = cams.rays()
     hit = views.labels[:, :, 0] > 0
     points = (origins + directions * views.depth[:, :, 0, ..., None])[hit].numpy()
@@ -93,7 +93,7 @@ def test_images_are_premultiplied_and_agree_with_the_fast_path(castle):
     cams = cameras((0.0, 135.0))
     views = render(castle, cams)
     assert (views.images <= views.alpha + 1e-6).all() and views.images.min() >= 0
-    fast = render_rgba(castle.mesh, cams.c2w[0].numpy(), cams.K[0].numpy(), 64, 64)
+    fast = render_rgba(castle, cams.c2w[0].numpy(), cams.K[0].numpy(), 64, 64)
     slow = torch.cat([views.images, views.alpha], 2)[0].permute(0, 2, 3, 1)
     assert (torch.from_numpy(fast).float() / 255 - slow).abs().max() < 0.51 / 255
     assert views.cameras is cams and views.images.dtype == torch.float32
