@@ -1,4 +1,4 @@
-"""Builds the splat kernel, one library per instruction set. Each is optional: without a compiler plain torch renders."""
+"""Builds the kernels, one library per instruction set. Each is optional: without a compiler plain torch computes."""
 
 import platform
 import sys
@@ -44,8 +44,8 @@ def libraries() -> list[Extension]:
     x86 = X86 if platform.machine() in ("x86_64", "AMD64") else {}
     return [
         Extension(
-            f"diffusion3d.rendering._splat_{isa}",
-            [str(RENDERING / "splat.cpp")],
+            f"diffusion3d.rendering._kernels_{isa}",
+            [str(RENDERING / "splat.cpp"), str(RENDERING / "hash_grid.cpp")],
             depends=[str(path) for path in sorted(RENDERING.glob("*.h"))],
             language="c++",
             extra_compile_args=[*FLAGS, *QUIET, *flags],

@@ -15,7 +15,8 @@ class Orbit:
 
     Args:
         size: side of the square views, pixels.
-        views: views a step, evenly spaced in azimuth from a random start.
+        views: views a step, evenly spaced in azimuth.
+        azimuth: of the first one, degrees; None is random.
         elevation: lowest and highest elevation, degrees; every view draws its own.
         distance: from the object's centre, world units.
         fov: vertical field of view, degrees.
@@ -27,6 +28,7 @@ class Orbit:
         self,
         size: int,
         views: int = 4,
+        azimuth: float | None = None,
         elevation: Sequence[float] = (0.0, 40.0),
         distance: float = 3.0,
         fov: float = 40.0,
@@ -41,12 +43,13 @@ class Orbit:
                 f"camera: distance={distance}, fov={fov}, size={size}, views={views} must be positive, fov below 180"
             )
         self.size, self.views, self.distance, self.fov = size, views, distance, fov
-        self.low, self.high = low, high
+        self.azimuth, self.low, self.high = azimuth, low, high
         self.turntable_elevation, self.turntable_frames = turntable_elevation, turntable_frames
 
     def sample(self, scenes: int = 1) -> Cameras:
         """Training cameras, drawn from torch's global generator."""
-        azimuth = 360 * (torch.rand(scenes, 1) + torch.arange(self.views) / self.views)
+        first = 360 * torch.rand(scenes, 1) if self.azimuth is None else torch.full((scenes, 1), self.azimuth)
+        azimuth = first + 360 * torch.arange(self.views) / self.views
         elevation = self.low + (self.high - self.low) * torch.rand(scenes, self.views)
         return orbit(azimuth, elevation, self.distance, self.fov, self.size, self.size)
 

@@ -19,10 +19,22 @@ PRIOR = [
     "prior.network.attention=[2]",
     "prior.network.head=16",
     "prior.network.embedding=32",
+    "prior.network.pose=true",
+    "prior.network.code=16",
 ]
 SCENE = ["representation.count=60", "representation.scale=0.15"]
 CAMERA = [f"camera.size={SIZE}", "camera.views=2", "camera.turntable_frames=4"]
-TINY = {"prior": {"ddpm": PRIOR}, "representation": {"gsplat": SCENE}, "camera": {"orbit": CAMERA}}
+FIELD = ["representation.renderer.samples=24"]
+OCCUPIED = [*FIELD, "representation.occupancy.size=16"]
+FIELDS = {
+    "nerf": [*OCCUPIED, "representation.encoding.levels=4", "representation.encoding.log2_entries=12"],
+    "nerf_frequency": [*OCCUPIED, "representation.head.width=16", "representation.head.layers=2"],
+    "triplane": [*OCCUPIED, "representation.encoding.size=16", "representation.encoding.features=4"],
+    "voxels": [*OCCUPIED, "representation.encoding.size=16"],
+    "voxels_factorised": [*OCCUPIED, "representation.encoding.size=16", "representation.encoding.components=4"],
+    "ib_planes": [*FIELD, "representation.sources=3", "representation.size=16", "representation.features=4"],
+}
+TINY = {"prior": {"ddpm": PRIOR}, "representation": {"gsplat": SCENE, **FIELDS}, "camera": {"orbit": CAMERA}}
 """What makes a choice small; one that is not listed is tested as it ships."""
 
 

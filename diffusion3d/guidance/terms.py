@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition
+from diffusion3d.errors import UserError
 from diffusion3d.guidance.base import Scheduled, Step, Term, scheduled_at
 from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import Scene
@@ -49,6 +50,30 @@ class Entropy(Regulariser):
     def measure(self, scene: Any, render: Render) -> Tensor:
         alpha = render.alpha.clamp(1e-3, 1 - 1e-3)
         return -(alpha * alpha.log() + (1 - alpha) * (1 - alpha).log()).mean()
+
+
+class RayEntropy(Regulariser):
+    """Mean binary entropy of the weights of a ray's samples, nats (stable-dreamfusion's): density gathers at surfaces."""
+
+    def measure(self, scene: Any, render: Render) -> Tensor:
+        return render.extras["entropy"].mean()
+
+
+class Orientation(Regulariser):
+    """Mean sum(w max(0, n . d)²): visible normals that face away from the camera cost (Verbin et al. 2022, equation 11).
+
+    Needs a render with normals, such as a lit one.
+
+    Raises:
+        UserError: the render has none.
+    """
+
+    def measure(self, scene: Any, render: Render) -> Tensor:
+        if "facing_away" not in render.extras:
+            raise UserError(
+                "the orientation term needs normals: light the renders (task.shading) or set its weight to 0"
+            )
+        return render.extras["facing_away"].mean()
 
 
 class Sparsity(Regulariser):

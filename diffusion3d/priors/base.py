@@ -22,6 +22,7 @@ class Prior(nn.Module, ABC):
         image_size: side of the square views it knows, pixels.
         network: the part that learns.
         fingerprint: sha256 of the weights it was made with, None from scratch.
+        untrained: names of the parameters that these weights lack, so that it has to be trained before it is used.
     """
 
     space: str
@@ -29,6 +30,7 @@ class Prior(nn.Module, ABC):
     image_size: int
     network: nn.Module
     fingerprint: str | None = None
+    untrained: tuple[str, ...] = ()
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Int[Tensor, "*S"], condition: Condition) -> Prediction:

@@ -73,7 +73,7 @@ class DDPM(Prior):
         self.vocabulary: tuple[str, ...] = ()
         if weights is not None:
             state, facts = read_weights(find_weights(weights), self.network)
-            self.network.load_state_dict(state)
+            self.untrained = tuple(self.network.load_state_dict(state, strict=False).missing_keys)
             self.vocabulary = tuple(facts.get("vocabulary", ()))
             self.fingerprint = facts["sha256"]
             for name, value in (("image_size", image_size), ("num_timesteps", num_timesteps)):

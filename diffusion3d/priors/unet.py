@@ -95,6 +95,10 @@ class MultiViewUNet(nn.Module):
         head: channels per attention head.
         embedding: width of the time + text embedding.
         text: width of the text tokens and of the pooled text.
+        pose: whether the mean Plücker ray of a view joins its embedding (as MVDream's camera does, Shi et al. 2023, section
+            3.1), beside the rays that every pixel sees.
+        code: width of a code, the mean of a feature over all views and places, that is added to the text in the decoder, so
+            that what the views agree on (what it is, in which colours) reaches all of them; 0 is none.
 
     Attributes:
         stride: the sides of views must be multiples of it.
@@ -109,6 +113,8 @@ class MultiViewUNet(nn.Module):
         head: int = 64,
         embedding: int = 384,
         text: int = 384,
+        pose: bool = False,
+        code: int = 0,
     ) -> None:
         super().__init__()
         self.patch = patch
@@ -118,6 +124,9 @@ class MultiViewUNet(nn.Module):
         self.time = nn.Linear(128, embedding)
         self.clean = nn.Parameter(torch.zeros(embedding))
         self.text = nn.Linear(text, embedding)
+        self.pose = (
+            nn.Sequential(nn.Linear(6, embedding), nn.SiLU(), _zero(nn.Linear(embedding, embedding))) if pose else None
+        )
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
 
         def attend(level: int) -> nn.Module | None:
@@ -137,6 +146,10 @@ class MultiViewUNet(nn.Module):
                 width = out
                 skips.append(out)
         self.middle = nn.ModuleList([ResBlock(last, last, embedding), ResBlock(last, last, embedding)])
+        self.code = nn.Sequential(nn.Linear(last, code), nn.SiLU()) if code else None
+        self.agree = (
+            nn.Sequential(nn.Linear(code, embedding), nn.SiLU(), nn.Linear(embedding, embedding)) if code else None
+        )
         self.middle_attention = MultiViewAttention(last, max(1, last // head), text)
         self.up, self.up_attention = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(channels))):
@@ -175,7 +188,10 @@ class MultiViewUNet(nn.Module):
         embedding = embedding + torch.where(time.flatten()[:, None] < 0, self.clean, torch.zeros_like(self.clean))
         pooled = x.new_zeros(scenes, self.text.in_features) if pooled is None else pooled
         embedding = embedding + self.text(pooled).repeat_interleave(views, 0)
-        embedding = self.mix(embedding)
+        if self.pose is not None:
+            embedding = embedding + self.pose(rays.mean((-2, -1)))
+        told = embedding
+        embedding = self.mix(told)
 
         patches = F.pixel_unshuffle(x.flatten(0, 1), self.patch)
         behind = background.repeat_interleave(views, 0)[:, :, None, None].expand(-1, -1, *patches.shape[-2:])
@@ -203,6 +219,9 @@ class MultiViewUNet(nn.Module):
         h = self.middle[0](h, embedding)
         h = attend(self.middle_attention, h)
         h = self.middle[1](h, embedding)
+        if self.code is not None and self.agree is not None:
+            seen = self.code(h.permute(0, 2, 3, 1)).unflatten(0, (scenes, views)).mean((1, 2, 3))
+            embedding = self.mix(told + self.agree(seen).repeat_interleave(views, 0))
         block = iter(zip(self.up, self.up_attention, strict=True))
         for level in reversed(range(len(self.blocks))):
             for _ in range(self.blocks[level] + 1):

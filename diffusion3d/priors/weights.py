@@ -50,6 +50,8 @@ def write_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> No
 def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights for `module` in float32, and the facts beside them, their sha256 in any case.
 
+    Parameters of `module` that the file lacks are absent from what is returned.
+
     Raises:
         UserError: the file or its JSON is damaged, they do not belong together, or they were made for another network.
     """
@@ -68,10 +70,10 @@ def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict
         raise UserError(f"{path} is not a readable safetensors file ({error}); fetch it again") from None
     want = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     have = {name: tuple(value.shape) for name, value in state.items()}
-    if want != have:
-        odd = next(name for name in sorted(want.keys() | have.keys()) if want.get(name) != have.get(name))
+    odd = next((name for name, shape in sorted(have.items()) if want.get(name) != shape), None)
+    if odd is not None:
         raise UserError(
-            f"{path} does not fit prior.network: {odd} is {have.get(odd, 'missing')} in the file and "
+            f"{path} does not fit prior.network: {odd} is {have[odd]} in the file and "
             f"{want.get(odd, 'absent')} in the network; set prior.network as {beside.name} or the weights' card says"
         )
     return {name: value.to(torch.float32) for name, value in state.items()}, {**facts, "sha256": digest}

@@ -1,104 +1,16 @@
-"""Gaussian splatting by the C++ kernel (float32, CPU), with the functions of `diffusion3d.rendering.reference`.
-
-`pip install` builds one shared library per instruction set beside this file; in a checkout that is not installed,
-`python setup.py build_ext --inplace` does. They have a plain C interface, need no torch to build, and are loaded by ctypes.
-The environment variable DIFFUSION3D_KERNEL=avx512|avx2|generic|torch overrides the choice made from the CPU's flags; torch, or
-no library, means the plain-torch twin. Work is shared by `torch.get_num_threads()` threads and is the same to the bit for any
-number of them.
-"""
+"""Gaussian splatting by the C++ kernel (float32, CPU), with the functions of `diffusion3d.rendering.reference`."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import logging
-import os
-import platform
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from diffusion3d.rendering.libraries import call, library
 from diffusion3d.rendering.reference import Projection
-
-log = logging.getLogger(__name__)
-
-ISAS = {"avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl"}, "avx2": {"avx2", "fma"}, "generic": set()}
-"""Instruction sets, best first, and the CPU flags each needs."""
-VARIABLE = "DIFFUSION3D_KERNEL"
-
-
-class Library(NamedTuple):
-    isa: str
-    functions: ctypes.CDLL
-
-
-def library() -> Library | None:
-    """The kernel in use, or None for plain torch.
-
-    Raises:
-        ValueError: DIFFUSION3D_KERNEL names a kernel that is unknown, not built, or not for this CPU.
-    """
-    return _load(os.environ.get(VARIABLE, ""))
-
-
-@functools.cache
-def _load(choice: str) -> Library | None:
-    if choice == "torch":
-        return None
-    if choice and choice not in ISAS:
-        raise ValueError(f"{VARIABLE}={choice} is unknown; choose {', '.join(ISAS)} or torch")
-    flags = _cpu_flags()
-    for isa in [choice] if choice else ISAS:
-        path = Path(__file__).parent / f"_splat_{isa}.so"
-        missing = ISAS[isa] - flags
-        if path.exists() and not missing:
-            return Library(isa, _declare(ctypes.CDLL(str(path))))
-    if choice:
-        reason = (
-            f"this CPU lacks {', '.join(sorted(missing))}"
-            if missing
-            else "it is not built (pip install -e . builds it)"
-        )
-        raise ValueError(f"{VARIABLE}={choice}: {reason}; torch always works")
-    log.warning(
-        "no C++ kernel fits this machine, torch renders, tens of times slower: install gcc or clang, then reinstall"
-    )
-    return None
-
-
-def _cpu_flags() -> set[str]:
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return set()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
-
-
-def _declare(functions: ctypes.CDLL) -> ctypes.CDLL:
-    i, f, p = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
-    functions.d3d_project.argtypes = [i] * 5 + [f] * 4 + [i] + [p] * 11 + [i]
-    functions.d3d_project_backward.argtypes = [i] * 5 + [f] + [p] * 14 + [i]
-    functions.d3d_composite.argtypes = [i] * 5 + [p] * 8 + [i]
-    functions.d3d_composite_backward.argtypes = [p] * 9 + [i]
-    functions.d3d_free.argtypes = [p]
-    functions.d3d_project.restype = functions.d3d_project_backward.restype = None
-    functions.d3d_composite_backward.restype = functions.d3d_free.restype = None
-    functions.d3d_composite.restype = p
-    return functions
-
-
-def _call(name: str, *arguments: Any) -> Any:
-    """Call with tensors (contiguous; None is null) as pointers, and the number of threads last."""
-    chosen = library()
-    assert chosen is not None
-    values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    return getattr(chosen.functions, name)(*values, torch.get_num_threads())
 
 
 class _Project(torch.autograd.Function):
@@ -113,7 +25,7 @@ class _Project(torch.autograd.Function):
         ellipses, compensations = means.new_empty(*radii.shape[:2], 3), torch.empty_like(depths)
         options = (near_plane, far_plane, radius_clip, antialiased)
         out = (radii, means2d, depths, ellipses, compensations)
-        _call("d3d_project", *ctx.sizes, *options, means, quats, scales, opacities, viewmats, Ks, *out)
+        call("d3d_project", *ctx.sizes, *options, means, quats, scales, opacities, viewmats, Ks, *out)
         ctx.save_for_backward(means, quats, scales, viewmats, Ks, radii)
         ctx.mark_non_differentiable(radii)
         ctx.set_materialize_grads(False)
@@ -131,7 +43,7 @@ class _Project(torch.autograd.Function):
         out = [
             torch.empty_like(a) if w else None for a, w in zip((means, quats, scales, viewmats), wanted, strict=True)
         ]
-        _call("d3d_project_backward", *ctx.sizes, means, quats, scales, viewmats, Ks, radii, *given, *out)
+        call("d3d_project_backward", *ctx.sizes, means, quats, scales, viewmats, Ks, radii, *given, *out)
         return (*out[:3], None, out[3], *([None] * 8))
 
 
@@ -157,7 +69,7 @@ class _Composite(torch.autograd.Function):
         image = colors.new_empty(images, height, width, channels)
         transmittance = colors.new_empty(images, height, width)
         arrays = (radii, means2d, depths, ellipses, opacities, colors, image, transmittance)
-        ctx.frame = _Frame(_call("d3d_composite", images, count, width, height, channels, *arrays))
+        ctx.frame = _Frame(call("d3d_composite", images, count, width, height, channels, *arrays))
         ctx.save_for_backward(transmittance)
         ctx.shape = colors.shape
         ctx.set_materialize_grads(False)
@@ -174,7 +86,7 @@ class _Composite(torch.autograd.Function):
             v_transmittance = torch.zeros_like(transmittance)
         out = [transmittance.new_empty(images, count, *tail) for tail in ((2,), (3,), (), (channels,))]
         arguments = (transmittance, v_image.contiguous(), v_transmittance.contiguous(), *out, ctx.absgrad)
-        _call("d3d_composite_backward", ctx.frame.address, *arguments)
+        call("d3d_composite_backward", ctx.frame.address, *arguments)
         return (*out, None, None, None, None, None)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.rendering.render import Render
+from diffusion3d.views import PointCloud, PosedViews
 
 
 @runtime_checkable
@@ -36,14 +37,25 @@ class Representation(ABC):
     """A family of scenes as a pure function of raw, unconstrained tensors.
 
     Attributes:
-        learning_rates: Adam learning rate of every raw tensor.
+        learning_rates: Adam learning rate of every raw tensor that is learned; the others stay as they are.
     """
 
     learning_rates: Mapping[str, float]
 
     @abstractmethod
-    def init(self, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Raw tensors [B, …] to start from, drawn on the CPU."""
+    def init(
+        self,
+        scenes: int,
+        generator: torch.Generator | None = None,
+        views: PosedViews | None = None,
+        points: PointCloud | None = None,
+    ) -> dict[str, Tensor]:
+        """Raw tensors [B, …] to start from, drawn on the CPU.
+
+        Args:
+            views: of the scenes that they will be fitted to.
+            points: of the one scene that there is.
+        """
 
     @abstractmethod
     def scene(self, raw: Mapping[str, Tensor]) -> Scene:
@@ -79,17 +91,20 @@ class SceneParameters(nn.Module):
     def __init__(self, representation: Representation, raw: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.representation = representation
-        self.raw = nn.ParameterDict({name: nn.Parameter(value) for name, value in raw.items()})
+        self.raw = nn.ParameterDict()
+        self.load_raw(raw)
 
     def scene(self) -> Scene:
         return self.representation.scene(dict(self.raw.items()))
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """One group per raw tensor, named, with its learning rate."""
+        """One group per learned raw tensor, named, with its learning rate."""
         rates = self.representation.learning_rates
-        return [{"params": [p], "lr": rates[name], "name": name} for name, p in self.raw.items()]
+        return [{"params": [p], "lr": rates[name], "name": name} for name, p in self.raw.items() if name in rates]
 
     def load_raw(self, raw: Mapping[str, Tensor]) -> None:
         """Replace the parameters by tensors that may have other sizes (a checkpoint after density control)."""
+        learned = self.representation.learning_rates
         for name, value in raw.items():
-            self.raw[name] = nn.Parameter(value.to(self.raw[name].device))
+            device = self.raw[name].device if name in self.raw else value.device
+            self.raw[name] = nn.Parameter(value.to(device), requires_grad=name in learned)

@@ -1,19 +1,42 @@
-"""Density control for score distillation: which Gaussians to drop and where to put new ones."""
+"""Density control: which Gaussians to drop and where to put new ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from diffusion3d.errors import UserError
+from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import SceneParameters
 
 
-class RankedDensification:
-    """Prunes faint Gaussians and splits those with the largest screen-space gradients, under a hard cap.
+class DensityControl(ABC):
+    """Adds and removes the Gaussians of one scene while it is optimised.
+
+    Attributes:
+        cap: largest number of Gaussians.
+    """
+
+    cap: int
+
+    @abstractmethod
+    def after_step(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
+        """Called after every optimiser step, with the gradients of that step still there."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What is remembered between steps."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+
+
+class RankedDensification(DensityControl):
+    """For score distillation: the faint go, those with the largest screen-space gradients split, under a hard cap.
 
     The usual rule splits whatever exceeds a gradient threshold (Kerbl et al. 2023, section 5.2). Score-distillation gradients
     differ by orders of magnitude between prompts and noise levels, so a threshold explodes or starves the count; here a fixed
@@ -43,6 +66,20 @@ class RankedDensification:
         self.start, self.stop, self.every = start, stop, every
         self.cap, self.growth, self.min_opacity = cap, growth, min_opacity
         self.score = torch.zeros(0)
+
+    def after_step(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
+        if step >= self.stop:
+            return
+        meta = render.extras["meta"]
+        self.observe(meta["means2d"].grad[0], meta["width"], meta["height"])
+        if self.due(step):
+            self.apply(owner, optimizer)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"score": self.score}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.score = state["score"]
 
     def observe(self, gradient: Tensor, width: int, height: int) -> None:
         """Accumulate |d loss / d means2d| [V, N, 2], in units of the half image."""

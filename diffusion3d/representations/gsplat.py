@@ -16,8 +16,11 @@ from diffusion3d.errors import UserError
 from diffusion3d.rendering import kernel_name, rasterization
 from diffusion3d.rendering.render import EMPTY_ALPHA, Render
 from diffusion3d.representations.base import Representation, SceneParameters
-from diffusion3d.representations.density import RankedDensification
-from diffusion3d.representations.ply import splat_ply
+from diffusion3d.representations.density import DensityControl
+from diffusion3d.representations.ply import write_ply
+from diffusion3d.representations.splats import DEGREES, SH_C0, splats_of
+from diffusion3d.representations.starting import started_from
+from diffusion3d.views import PointCloud, PosedViews
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class SplatScene:
 
     Attributes:
         means: world units. quats: (w, x, y, z), unit. scales: standard deviations, world units. opacities: in [0, 1]; 0 for
-            padding. colors: sRGB in [0, 1].
+            padding. colors: sRGB in [0, 1]. sh: spherical harmonics of degree 1 and up, which add what depends on the direction
+            of view.
     """
 
     means: Float[Tensor, "B N 3"]
@@ -34,6 +38,7 @@ class SplatScene:
     scales: Float[Tensor, "B N 3"]
     opacities: Float[Tensor, "B N"]
     colors: Float[Tensor, "B N 3"]
+    sh: Float[Tensor, "B N K 3"] | None = None
 
     def render(
         self,
@@ -44,18 +49,23 @@ class SplatScene:
     ) -> Render:
         if sources is not None or shading is not None:
             raise ValueError("gsplat: splats have neither source views nor shading; leave sources and shading at None")
+        colors, degree = self.colors, None
+        if self.sh is not None:
+            colors = torch.cat([((colors - 0.5) / SH_C0)[:, :, None], self.sh], 2)
+            degree = DEGREES[colors.shape[2]]
         image, alpha, meta = rasterization(
             self.means,
             self.quats,
             self.scales,
             self.opacities,
-            self.colors,
+            colors,
             cameras.viewmats,
             cameras.K,
             cameras.width,
             cameras.height,
             near_plane=cameras.near,
             far_plane=cameras.far,
+            sh_degree=degree,
             render_mode="RGB+D",
             packed=False,
         )
@@ -70,9 +80,10 @@ class SplatScene:
 
 
 class GaussianSplats(Representation):
-    """Gaussians with one colour each.
+    """Gaussians with one colour each, or with one for every direction of view.
 
-    Raw tensors: means as they are, quats of any length, scales by exp, opacities and colors by sigmoid.
+    Raw tensors: means as they are, quats of any length, scales by exp, opacities and colors by sigmoid, and sh (of degree 1 and
+    up) as they are.
 
     Args:
         count: Gaussians at the start.
@@ -81,6 +92,9 @@ class GaussianSplats(Representation):
         opacity: their opacity at the start.
         learning_rates: per raw tensor.
         density: how the count changes; None keeps it.
+        sh_degree: of the spherical harmonics, 0 (one colour) to 3.
+        start: file of Gaussians (3DGS PLY, SPZ, .splat), points or a mesh to start from; None starts from the points that the
+            data know, or from a ball.
     """
 
     def __init__(
@@ -90,9 +104,13 @@ class GaussianSplats(Representation):
         radius: float = 0.7,
         scale: float = 0.06,
         opacity: float = 0.1,
-        density: RankedDensification | None = None,
+        density: DensityControl | None = None,
+        sh_degree: int = 0,
+        start: str | None = None,
     ) -> None:
-        self.learning_rates = dict(learning_rates)
+        self.learning_rates = {name: rate for name, rate in learning_rates.items() if name != "sh" or sh_degree}
+        if not 0 <= sh_degree <= 3:
+            raise UserError(f"representation.sh_degree={sh_degree} must be 0, 1, 2 or 3")
         if count < 1 or radius <= 0 or scale <= 0 or not 0 < opacity < 1:
             raise UserError(
                 f"representation: count={count}, radius={radius}, scale={scale} must be positive, opacity={opacity} in (0, 1)"
@@ -100,9 +118,29 @@ class GaussianSplats(Representation):
         if density is not None and count > density.cap:
             raise UserError(f"representation.count={count} exceeds representation.density.cap={density.cap}")
         self.count, self.radius, self.initial_scale, self.initial_opacity = count, radius, scale, opacity
-        self.density = density
+        self.density, self.harmonics, self.start = density, (sh_degree + 1) ** 2 - 1, start
 
-    def init(self, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def init(
+        self,
+        scenes: int,
+        generator: torch.Generator | None = None,
+        views: PosedViews | None = None,
+        points: PointCloud | None = None,
+    ) -> dict[str, Tensor]:
+        if self.start is not None or points is not None:
+            raw = started_from(self.start, points, self.count, self.initial_opacity)
+        else:
+            raw = self._ball(scenes, generator)
+        if self.harmonics:
+            given = raw.pop("sh", raw["means"].new_zeros(*raw["means"].shape[:2], 0, 3))[:, :, : self.harmonics]
+            raw["sh"] = F.pad(given, (0, 0, 0, self.harmonics - given.shape[2]))
+        return {
+            name: value.expand(scenes, *value.shape[1:]).clone()
+            for name, value in raw.items()
+            if name in self.learning_rates
+        }
+
+    def _ball(self, scenes: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         direction = F.normalize(torch.randn(scenes, self.count, 3, generator=generator), dim=-1)
         distance = self.radius * torch.rand(scenes, self.count, 1, generator=generator) ** (1 / 3)
         return {
@@ -120,29 +158,24 @@ class GaussianSplats(Representation):
             raw["scales"].exp(),
             raw["opacities"].sigmoid(),
             raw["colors"].sigmoid(),
+            raw.get("sh"),
         )
 
     def density_control(
         self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
     ) -> None:
-        if self.density is None or step >= self.density.stop:
-            return
-        meta = render.extras["meta"]
-        self.density.observe(meta["means2d"].grad[0], meta["width"], meta["height"])
-        if self.density.due(step):
-            self.density.apply(owner, optimizer)
+        if self.density is not None:
+            self.density.after_step(owner, optimizer, render, step)
 
     def renderer(self, device: torch.device) -> str:
         return kernel_name(device)
 
     def state(self) -> dict[str, Tensor]:
-        return {} if self.density is None else {"score": self.density.score}
+        return {} if self.density is None else self.density.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         if self.density is not None:
-            self.density.score = state["score"]
+            self.density.load_state(state)
 
     def export(self, raw: Mapping[str, Tensor]) -> dict[str, bytes]:
-        colors = self.scene(raw).colors
-        means, scales, quats, opacities = (raw[name][0] for name in ("means", "scales", "quats", "opacities"))
-        return {"scene.ply": splat_ply(means, scales, quats, opacities, colors[0])}
+        return {"scene.ply": write_ply(splats_of(raw))}

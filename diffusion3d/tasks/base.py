@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from omegaconf import DictConfig
+from torch import Tensor
 
+from diffusion3d.camera_sampling import Orbit
+from diffusion3d.errors import UserError
 from diffusion3d.precision import pick_device
 from diffusion3d.priors.base import Prior
+from diffusion3d.representations.base import Representation
 from diffusion3d.tasks.build import build
+from diffusion3d.tasks.loop import Watch
 from diffusion3d.tasks.run_dir import Run
 
 log = logging.getLogger(__name__)
@@ -38,9 +45,38 @@ class Task(ABC):
         return prior
 
     def frozen_prior(self) -> Prior:
-        """The prior of the config for inference; says so when the prompt lies outside what it knows."""
+        """The prior of the config for inference; says so when the prompt lies outside what it knows.
+
+        Raises:
+            UserError: its weights are incomplete.
+        """
         prior = self.prior().eval().requires_grad_(False)
+        if prior.untrained:
+            raise UserError(
+                f"prior.weights={self.config.prior.weights} lacks {len(prior.untrained)} parameters of prior.network "
+                f"({prior.untrained[0]}, …): set prior.network as the weights' card says, or train it first (task=train)"
+            )
         warning = prior.warning(self.config.prompt)
         if warning is not None:
             log.warning(warning)
         return prior
+
+    @contextmanager
+    def watch(
+        self, representation: Representation, raw: Callable[[], Mapping[str, Tensor]], camera: Orbit
+    ) -> Iterator[Watch | None]:
+        """The loop's `watch`: with `viewer=true` a page that shows what `raw` gives, None without.
+
+        Raises:
+            UserError: the page cannot be served.
+        """
+        settings = self.config.viewer
+        if not settings.enabled:
+            yield None
+            return
+        from diffusion3d.viewer.viewer import Viewer
+        from diffusion3d.viewer.watch import Watcher
+
+        with Viewer(representation, raw, camera, settings.host, settings.port) as viewer:
+            log.info("watch it at %s", viewer.url)
+            yield Watcher(viewer, self.config.task.steps, settings.every)

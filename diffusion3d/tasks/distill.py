@@ -10,14 +10,17 @@ from torch import Tensor
 
 from diffusion3d.backgrounds import Backgrounds
 from diffusion3d.camera_sampling import Orbit
+from diffusion3d.errors import UserError
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.guidance.base import Guidance, Step, Term
 from diffusion3d.rendering.render import Render, composite
-from diffusion3d.representations.base import Representation, SceneParameters
+from diffusion3d.representations.base import Representation
+from diffusion3d.shading import Shadings
 from diffusion3d.tasks.base import Task
 from diffusion3d.tasks.build import CAPABILITIES, build
 from diffusion3d.tasks.loop import loop
-from diffusion3d.tasks.media import write_media
+from diffusion3d.tasks.media import write_scene
+from diffusion3d.tasks.scene_optimizer import SceneOptimizer
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,11 @@ class Distill(Task):
         camera: Orbit = build(config.camera)
         turntable = camera.turntable(size=task.video_size)
         backgrounds: Backgrounds = build(task.background)
+        shadings: Shadings = build(task.shading)
+        if shadings.lit and "normals" not in config.representation.provides:
+            raise UserError(
+                "task.shading lights the views, which needs a representation with normals, such as representation=nerf"
+            )
         representation: Representation = build(config.representation)
         guidance: Guidance = build(config.guidance, prior=prior).to(self.device)
         terms: dict[str, Term] = {
@@ -38,39 +46,30 @@ class Distill(Task):
             for name, node in config.terms.items()
             if node and name not in CAPABILITIES
         }
-        owner = SceneParameters(representation, representation.init(1)).to(self.device)
-        optimizer = torch.optim.Adam(owner.param_groups(), eps=1e-15)
-        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        raw = {name: value.to(self.device) for name, value in representation.init(1).items()}
+        optimizer = SceneOptimizer(representation, raw, task.lr)
         self.files.record(renderer=representation.renderer(self.device))
         log.info("rendered by %s", representation.renderer(self.device))
-        guidance.prepare(owner.scene(), prior.condition([config.prompt], camera.turntable(1).to(self.device)))
+        guidance.prepare(optimizer.scene(), prior.condition([config.prompt], camera.turntable(1).to(self.device)))
         self.render: Render | None = None
 
         def losses(index: int) -> dict[str, Tensor]:
             step = Step(index, task.steps)
             cameras = camera.sample().to(self.device)
             condition = prior.condition([config.prompt], cameras, backgrounds.sample(1).to(self.device))
-            scene = owner.scene()
-            self.render = scene.render(cameras)
+            scene = optimizer.scene()
+            self.render = scene.render(cameras, shading=shadings.sample(step))
             views = (scene, self.render, cameras, condition, step)
             return {**guidance(*views), **{f"terms/{name}": term(*views) for name, term in terms.items()}}
 
         def update(index: int) -> None:
             step = Step(index, task.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rates[group["name"]] * step.value(task.lr)
-            optimizer.step()
             assert self.render is not None
-            representation.density_control(owner, optimizer, self.render, index)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.step(step, self.render)
             guidance.update(step)
 
         def load(state: dict[str, Any]) -> None:
-            owner.load_raw(state["raw"])
-            for group, parameters in zip(optimizer.param_groups, owner.param_groups(), strict=True):
-                group["params"] = parameters["params"]
-            optimizer.load_state_dict(state["optimizer"])
-            representation.load_state(state["density"])
+            optimizer.load_state(state)
             guidance.load_state(state["guidance"])
 
         white = torch.ones(1, 3, device=self.device)
@@ -78,7 +77,7 @@ class Distill(Task):
         @torch.no_grad()
         def preview(done: int) -> None:
             path = self.files.path("previews", f"step_{done:05d}.png")
-            views = composite(owner.scene().render(camera.turntable(4).to(self.device)), white)
+            views = composite(optimizer.scene().render(camera.turntable(4).to(self.device)), white)
             write_grid(path, [views[0].cpu()])
             self.files.image(done, "preview", path)
 
@@ -88,21 +87,12 @@ class Distill(Task):
             update,
             steps=task.steps,
             minutes=task.minutes,
-            state=lambda: {
-                "raw": {name: value.detach() for name, value in owner.raw.items()},
-                "optimizer": optimizer.state_dict(),
-                "density": representation.state(),
-                "guidance": guidance.state(),
-            },
+            state=lambda: {**optimizer.state(), "guidance": guidance.state()},
             load_state=load,
             checkpoint_every=task.checkpoint_every,
             preview=preview,
             preview_every=task.preview_every,
+            watch=self.watch(representation, lambda: optimizer.raw, camera),
         )
-        scene = owner.scene()
-        for name, content in representation.export(dict(owner.raw.items())).items():
-            path = self.files.path("export", name)
-            path.write_bytes(content)
-            self.files.artifact(name, path)
-        write_media(self.files, scene, turntable.to(self.device), white, task.fps)
-        return {"steps": done, "parameters": sum(value.numel() for value in owner.raw.values())}
+        write_scene(self.files, representation, optimizer.raw, turntable.to(self.device), white, task.fps)
+        return {"steps": done, "parameters": sum(value.numel() for value in optimizer.raw.values())}

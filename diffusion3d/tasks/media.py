@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.export.pictures import render_frames, write_gif, write_grid, write_video
-from diffusion3d.representations.base import Scene
+from diffusion3d.representations.base import Representation, Scene
 from diffusion3d.tasks.run_dir import Run
 
 SHEET_VIEWS = 8
+
+
+def write_scene(
+    run: Run,
+    representation: Representation,
+    raw: Mapping[str, torch.Tensor],
+    cameras: Cameras,
+    background: torch.Tensor,
+    fps: int,
+) -> None:
+    """The files that a finished optimisation leaves of scene 0: the representation's own and the pictures."""
+    for name, content in representation.export(raw).items():
+        path = run.path("export", name)
+        path.write_bytes(content)
+        run.artifact(name, path)
+    first = {name: value[:1] for name, value in raw.items()}
+    write_media(run, representation.scene(first), cameras, background, fps)
 
 
 def write_media(run: Run, scene: Scene, cameras: Cameras, background: torch.Tensor, fps: int) -> None:

@@ -39,14 +39,20 @@ class Train(Task):
         config, task = self.config, self.config.task
         data: Splits = build(config.data)
         for name, split in (("train", data.train), ("validation", data.validation)):
-            if len(split) == 0:
+            if split is None or len(split) == 0:
                 raise UserError(f"data.{name} holds no scenes; render or add some first")
         prior = self.prior()
+        if prior.untrained:
+            log.info(
+                "%d parameters are new, prior.weights lacks them: %s", len(prior.untrained), ", ".join(prior.untrained)
+            )
         objective: Objective = build(config.objective, prior=prior).to(self.device)
         learner = objective.trained()
         average = copy.deepcopy(learner).eval().requires_grad_(False)
         parameters = list(learner.parameters())
-        optimizer = torch.optim.AdamW(parameters, lr=task.lr, betas=tuple(task.betas), weight_decay=task.weight_decay)
+        optimizer = torch.optim.AdamW(
+            parameters, lr=task.lr, betas=tuple(task.betas), weight_decay=task.weight_decay, fused=True
+        )
         shapes = [BatchShape(**shape) for shape in task.batches]
         held = [self._validation_batch(data, number, prior.image_size) for number in range(task.validation_batches)]
         prompts = list(task.preview_prompts)
@@ -118,6 +124,7 @@ class Train(Task):
     def _validation_batch(self, data: Splits, number: int, size: int) -> PosedViews:
         rng = np.random.default_rng((1, number))
         shape = BatchShape(scenes=8, views=4)
+        assert data.validation is not None
         return draw_batch(data.validation, [shape], even=1.0, rng=rng).resize(size).to(self.device)
 
     def _facts(self, data: Splits, done: int, scores: dict[str, float]) -> dict[str, Any]:

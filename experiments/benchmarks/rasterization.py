@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion3d.rendering import kernel, kernel_name, rasterization, reference
+from diffusion3d.rendering import kernel_name, libraries, rasterization, reference
 
 NAMES = ("means", "quats", "scales", "opacities", "colors")
 
@@ -110,9 +110,9 @@ def against_pairs(repeats: int, seed: int) -> None:
 
 
 def machine() -> str:
-    flags = kernel._cpu_flags()
+    flags = libraries._cpu_flags()
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    best = next(isa for isa, needed in kernel.ISAS.items() if needed <= flags)
+    best = next(isa for isa, needed in libraries.ISAS.items() if needed <= flags)
     return f"{model.partition(': ')[2]}, {os.cpu_count()} cores, best instruction set {best}"
 
 

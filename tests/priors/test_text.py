@@ -40,8 +40,16 @@ def test_the_vectors_are_those_of_sentence_transformers(encoder):
     expected = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
     found = encoder.encode(prompts)
     torch.testing.assert_close(found.pooled[:, 0] / encoder.dim**0.5, expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(found.tokens[:, 0], hidden, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.tokens[:, 0] * mask, hidden * mask, atol=1e-4, rtol=1e-4)
     assert found.token_mask.sum(2).flatten().tolist() == [7, 3]
+
+
+def test_what_a_prompt_gets_does_not_depend_on_the_others(encoder):
+    together = encoder.encode(["a dog", "a castle on a green hill", "a dog"])
+    fresh = SentenceEncoder().encode(["a dog"])
+    for row in (0, 2):
+        assert torch.equal(together.tokens[row, :, :4], fresh.tokens[0]) and torch.equal(together.pooled[row], fresh.pooled[0])
+    assert not together.token_mask[0, 0, 4:].any()
 
 
 def test_what_is_alike_is_near(encoder):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion3d.rendering import kernel_name, rasterization
+from diffusion3d.rendering import kernel_name, libraries, rasterization
 
 twin = functools.partial(rasterization, backend="torch")
 NAMES = ("means", "quats", "scales", "opacities", "colors", "viewmats")
@@ -141,10 +141,10 @@ def test_strides_do_not_matter(kernel, make_scene):
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "generic", "torch"])
 def test_the_environment_chooses_the_kernel(kernel, make_scene, monkeypatch, isa):
-    monkeypatch.delenv(kernel.VARIABLE, raising=False)
+    monkeypatch.delenv(libraries.VARIABLE, raising=False)
     expected = rasterization(**make_scene())[0]
-    monkeypatch.setenv(kernel.VARIABLE, isa)
-    if isa != "torch" and kernel.ISAS[isa] - kernel._cpu_flags():
+    monkeypatch.setenv(libraries.VARIABLE, isa)
+    if isa != "torch" and libraries.ISAS[isa] - libraries._cpu_flags():
         with pytest.raises(ValueError, match=f"{isa}: this CPU lacks"):
             kernel_name()
         return

@@ -23,13 +23,15 @@ def raw_of(representation, scenes=1, seed=0):
     """Raw tensors away from their starting point, where the first ones are all alike."""
     generator = torch.Generator().manual_seed(seed)
     raw = representation.init(scenes, generator)
-    return {name: value + 0.1 * torch.randn(value.shape, generator=generator) for name, value in raw.items()}
+    for name in representation.learning_rates:
+        raw[name] = raw[name] + 0.1 * torch.randn(raw[name].shape, generator=generator)
+    return raw
 
 
 def test_init_is_a_function_of_its_generator(representation):
     assert isinstance(representation, Representation)
     raws = [representation.init(2, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)]
-    assert set(raws[0]) == set(representation.learning_rates)
+    assert set(raws[0]) >= set(representation.learning_rates)
     for value in raws[0].values():
         assert value.shape[0] == 2 and value.dtype == torch.float32 and torch.isfinite(value).all()
     assert all(torch.equal(raws[0][name], raws[1][name]) for name in raws[0])
@@ -85,12 +87,29 @@ def test_a_subset_of_pixels_is_the_whole_picture_there(representation):
         torch.testing.assert_close(getattr(some, name), expected)
 
 
-@pytest.mark.parametrize("name", ["sources", "shading"])
-def test_what_a_scene_does_not_support_it_refuses_or_uses(representation, name):
+def test_an_unknown_shading_is_refused(representation):
+    scene = representation.scene(raw_of(representation))
+    with pytest.raises(ValueError, match="shading"):
+        scene.render(cameras(1, VIEWS), shading="no such shading")
+
+
+@pytest.mark.parametrize("name", choices("representation"))
+def test_what_a_choice_provides_its_scenes_do(name):
+    node = chosen("representation", name)
+    representation = build(node)
     scene, views = representation.scene(raw_of(representation)), cameras(1, VIEWS)
-    value = torch.ones(1, VIEWS, VIEWS, dtype=torch.bool) if name == "sources" else "no such shading"
-    with pytest.raises(ValueError, match=name):
-        scene.render(views, **{name: value})
+    sources = torch.ones(1, VIEWS, getattr(representation, "sources", 1), dtype=torch.bool)
+    for capability, asked in (("sources", {"sources": sources}), ("normals", {"shading": "lambertian"})):
+        if capability in node.provides:
+            render = scene.render(views, **asked)
+            assert torch.isfinite(render.rgb).all()
+            if capability == "normals":
+                length = render.normals.norm(dim=2, keepdim=True)[render.alpha > EMPTY_ALPHA]
+                torch.testing.assert_close(length, torch.ones_like(length), atol=1e-3, rtol=0)
+        else:
+            with pytest.raises(ValueError, match=next(iter(asked))):
+                scene.render(views, **asked)
+    assert ("ray_weights" in node.provides) == ("entropy" in scene.render(views).extras)
 
 
 def test_every_raw_tensor_gets_a_gradient(representation):
@@ -98,10 +117,12 @@ def test_every_raw_tensor_gets_a_gradient(representation):
     render = owner.scene().render(cameras(1, VIEWS))
     target = torch.rand(render.rgb.shape, generator=torch.Generator().manual_seed(2))
     ((render.rgb - target).square().sum() + render.alpha.square().sum() + 0.1 * render.depth.square().sum()).backward()
-    for name, parameter in owner.raw.items():
-        assert torch.isfinite(parameter.grad).all() and (parameter.grad != 0).any(), name
+    for name in representation.learning_rates:
+        gradient = owner.raw[name].grad
+        assert torch.isfinite(gradient).all() and (gradient != 0).any(), name
     groups = owner.param_groups()
-    assert {group["name"] for group in groups} == set(owner.raw)
+    assert {group["name"] for group in groups} == set(representation.learning_rates)
+    assert all(owner.raw[name].requires_grad == (name in representation.learning_rates) for name in owner.raw)
     assert all(group["lr"] == representation.learning_rates[group["name"]] > 0 for group in groups)
 
 
@@ -147,7 +168,11 @@ def test_density_control_comes_back_from_its_state(representation):
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
 
 
-def test_owners_take_tensors_of_other_sizes(representation):
+@pytest.mark.parametrize(
+    "name", [n for n in choices("representation") if "elements" in chosen("representation", n).provides]
+)
+def test_owners_take_tensors_of_other_sizes(name):
+    representation = build(chosen("representation", name))
     owner = SceneParameters(representation, raw_of(representation))
     smaller = {name: value[:, : value.shape[1] // 2] for name, value in raw_of(representation, seed=4).items()}
     owner.load_raw(smaller)

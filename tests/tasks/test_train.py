@@ -197,6 +197,18 @@ def test_weights_of_another_network_are_refused(whole, tmp_path):
         diffusion3d.run([*typed, f"prior.weights={weights(whole)}", f"hydra.run.dir={tmp_path}"])
 
 
+def test_weights_of_a_smaller_network_start_a_training_and_nothing_else(whole, typed, tmp_path):
+    grown = [f"prior.weights={weights(whole)}", "prior.network.attention=[1,2]"]
+    with pytest.raises(UserError, match=r"lacks \d+ parameters of prior.network \(down_attention.1.* train it first"):
+        diffusion3d.run(
+            ["task=sample", "prompt=x", "logger=none", *PRIOR, *grown, f"hydra.run.dir={tmp_path / 'sample'}"]
+        )
+    diffusion3d.run([*typed, *grown, "task.steps=1", f"hydra.run.dir={tmp_path / 'run'}"])
+    assert (
+        "parameters are new, prior.weights lacks them: down_attention.1." in (tmp_path / "run" / "run.log").read_text()
+    )
+
+
 def test_weights_survive_a_round_trip(tmp_path):
     module = torch.nn.Linear(3, 2)
     write_weights(tmp_path / "w.safetensors", module, {"steps": 7})

@@ -74,8 +74,9 @@ def test_a_term_of_weight_zero_is_not_evaluated():
 
 @pytest.mark.parametrize("choice", choices("terms"))
 def test_every_term_of_a_choice_is_finite_and_pulls_at_the_scene(choice):
-    representation = build(chosen("representation", "gsplat"))
-    node = chosen("terms", choice)
+    name = "nerf" if choice == "field" else "gsplat"
+    representation = build(chosen("representation", name))
+    node = chosen("terms", choice, f"representation={name}")
     for name in [name for name in node if name not in CAPABILITIES]:
         term = build(node[name])
         assert isinstance(term, Term)

@@ -1,0 +1,62 @@
+"""Heads of fields: features to a raw density and a raw colour. Functional, with raw tensors [B, …] like encodings."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@runtime_checkable
+class Head(Protocol):
+    names: tuple[str, ...]
+
+    def init(self, channels: int, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]: ...
+
+    def __call__(self, raw: Mapping[str, Tensor], features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 4"]: ...
+
+
+class MLP:
+    """Fully connected layers with ReLUs between them.
+
+    Args:
+        width: of the hidden layers.
+        layers: how many hidden layers.
+    """
+
+    def __init__(self, width: int = 64, layers: int = 2) -> None:
+        self.width, self.layers = width, layers
+        self.names = tuple(f"{kind}{i}" for i in range(layers + 1) for kind in ("weight", "bias"))
+
+    def init(self, channels: int, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        widths = [channels, *[self.width] * self.layers, 4]
+        raw = {}
+        for i, (inside, outside) in enumerate(itertools.pairwise(widths)):
+            gain = math.sqrt(2 / inside) if i < self.layers else 0.1 / math.sqrt(inside)
+            raw[f"weight{i}"] = gain * torch.randn(scenes, inside, outside, generator=generator)
+            raw[f"bias{i}"] = torch.zeros(scenes, 1, outside)
+        return raw
+
+    def __call__(self, raw: Mapping[str, Tensor], features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 4"]:
+        x = features
+        for i in range(self.layers + 1):
+            x = torch.baddbmm(raw[f"bias{i}"], x, raw[f"weight{i}"])
+            x = x.relu() if i < self.layers else x
+        return x
+
+
+class Direct:
+    """The first four features are the density and the colour."""
+
+    names = ()
+
+    def init(self, channels: int, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return {}
+
+    def __call__(self, raw: Mapping[str, Tensor], features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 4"]:
+        return features[..., :4]

@@ -1,0 +1,82 @@
+"""Gaussians to start from: of a file, or made of points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from diffusion3d.errors import UserError, one_line
+from diffusion3d.representations.splat_files import read_splats
+from diffusion3d.representations.splats import Splats
+from diffusion3d.views import PointCloud
+
+NEIGHBOURS = 3
+FLOOR = 1e-4
+
+
+def started_from(path: str | None, points: PointCloud | None, count: int, opacity: float) -> dict[str, Tensor]:
+    """Raw tensors [1, N, …] of a file of Gaussians, points or a mesh, or else of `points`.
+
+    Args:
+        path: the file; points and meshes in world units, z up.
+        points: used where there is no file.
+        count: points drawn from a mesh, and the most that are kept of a cloud.
+        opacity: of Gaussians made of points.
+
+    Raises:
+        UserError: the file cannot be read, or holds neither Gaussians, nor points, nor a mesh.
+    """
+    if path is not None:
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise UserError(f"representation.start={path} is not a file")
+        if (file.suffix.lower() == ".ply" and b"f_dc_0" in file.read_bytes()[:4096]) or file.suffix.lower() in (
+            ".spz",
+            ".splat",
+        ):
+            return read_splats(file).raw()
+        points = _points(file, count)
+    assert points is not None
+    some = np.linspace(0, len(points.points) - 1, min(count, len(points.points))).astype(int)
+    return of_points(points.points[some], points.colors[some], opacity).raw()
+
+
+def of_points(points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"], opacity: float) -> Splats:
+    """Round Gaussians as large as the mean distance to the three nearest others (Kerbl et al. 2023, section 5.1)."""
+    count = len(points)
+    neighbours = min(NEIGHBOURS, count - 1)
+    distance = torch.full((count,), 0.05)
+    if neighbours:
+        found, _ = cKDTree(points.numpy()).query(points.numpy(), neighbours + 1)
+        distance = torch.from_numpy(found[:, 1:]).float().mean(1).clamp(min=FLOOR)
+    quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(count, -1)
+    opacities = torch.full((count,), opacity)
+    return Splats.activated(points, quats, distance[:, None].expand(-1, 3), opacities, colors)
+
+
+def _points(file: Path, count: int) -> PointCloud:
+    import trimesh
+
+    try:
+        loaded = trimesh.load(file, process=False)
+    except Exception as error:  # trimesh's readers share no base
+        raise UserError(f"cannot read {file}: {one_line(error)}") from None
+    if isinstance(loaded, trimesh.Scene):
+        loaded = loaded.to_mesh()
+    if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
+        coloured = loaded.visual is not None and loaded.visual.defined
+        drawn = trimesh.sample.sample_surface(loaded, count, sample_color=coloured, seed=0)
+        colors = np.asarray(drawn[2])[:, :3] if coloured else np.full((count, 3), 128)
+        points = np.asarray(drawn[0])
+    else:
+        points = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))))
+        colors = np.asarray(getattr(loaded, "colors", np.zeros((0, 4))))[:, :3]
+        colors = colors if len(colors) == len(points) else np.full((len(points), 3), 128)
+    if len(points) == 0 or not np.isfinite(points).all():
+        raise UserError(f"{file} holds neither Gaussians nor points nor a mesh, or some that are not finite")
+    return PointCloud(torch.from_numpy(points).float(), torch.from_numpy(colors / 255).float())

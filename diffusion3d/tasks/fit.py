@@ -1,0 +1,174 @@
+"""Fit a representation to posed images, one scene or many at once, and judge it on views it has not seen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion3d.backgrounds import Backgrounds
+from diffusion3d.camera_sampling import Orbit
+from diffusion3d.cameras import Cameras
+from diffusion3d.data.base import PosedData, Splits
+from diffusion3d.errors import UserError
+from diffusion3d.export.pictures import write_grid
+from diffusion3d.guidance.base import Step
+from diffusion3d.metrics.images import psnr, ssim
+from diffusion3d.metrics.st_lpips import st_lpips
+from diffusion3d.rendering.render import Render, composite
+from diffusion3d.representations.base import Representation, Scene
+from diffusion3d.tasks.base import Task
+from diffusion3d.tasks.build import build
+from diffusion3d.tasks.loop import loop
+from diffusion3d.tasks.media import write_scene
+from diffusion3d.tasks.scene_optimizer import SceneOptimizer
+from diffusion3d.views import PosedViews
+
+log = logging.getLogger(__name__)
+
+COVERED = 0.5
+"""Alpha from which on a pixel counts as the object's."""
+AT_ONCE = 8
+SHOWN = 6
+
+
+class Fit(Task):
+    """Minimises weighted image errors over random training views, over a random background where the images have alpha."""
+
+    def run(self) -> dict[str, float]:
+        config, task = self.config, self.config.task
+        data: Splits = build(config.data)
+        if data.train is None or data.test is None:
+            raise UserError(
+                "task=fit needs data with training and test views of the same scenes, such as data=transforms"
+            )
+        count = min(task.scenes, len(data.train))
+        observed, held = (whole(part, count) for part in (data.train, data.test))
+        camera: Orbit = build(config.camera)
+        backgrounds: Backgrounds = build(task.background)
+        representation: Representation = build(config.representation)
+        raw = {
+            name: value.to(self.device)
+            for name, value in representation.init(count, None, observed, data.points).items()
+        }
+        optimizer = SceneOptimizer(representation, raw, task.lr)
+        self.files.record(renderer=representation.renderer(self.device))
+        log.info("rendered by %s", representation.renderer(self.device))
+        weights: Mapping[str, float] = dict(task.loss)
+        if task.pixels is not None and weights["dssim"]:
+            raise UserError(f"task.pixels={task.pixels} picks single pixels, which have no SSIM: set task.loss.dssim=0")
+        views = observed.cameras.shape[1]
+        white = torch.ones(count, 3, device=self.device)
+        self.render: Render | None = None
+        scores: dict[str, float] = {}
+
+        def losses(index: int) -> dict[str, Tensor]:
+            chosen = observed.select(views=torch.randperm(views)[: task.views]).to(self.device)
+            background = backgrounds.sample(count).to(self.device)
+            pixels = None
+            if task.pixels is not None:
+                shape = (*chosen.cameras.shape, task.pixels)
+                pixels = torch.randint(chosen.cameras.height * chosen.cameras.width, shape).to(self.device)
+            self.render = render = optimizer.scene().render(chosen.cameras, pixels)
+            truth, image = at(chosen.over(background), pixels), composite(render, background)
+            terms = {
+                "l1": lambda: (image - truth).abs().mean(),
+                "l2": lambda: F.mse_loss(image, truth),
+                "dssim": lambda: 1 - ssim(image.flatten(0, 1), truth.flatten(0, 1)).mean(),
+            }
+            if chosen.alpha is not None:
+                alpha = at(chosen.alpha, pixels)
+                terms["alpha"] = lambda: F.mse_loss(render.alpha, alpha)
+            return {name: weights[name] * term() for name, term in terms.items() if weights[name]}
+
+        def update(index: int) -> None:
+            assert self.render is not None
+            optimizer.step(Step(index, task.steps), self.render)
+
+        def load(state: dict[str, Any]) -> None:
+            optimizer.load_state(state)
+            scores.update(state["scores"])
+
+        @torch.no_grad()
+        def preview(done: int) -> None:
+            images = look(optimizer.scene(), held.cameras.to(self.device), white)
+            scores.update(judge(images.cpu(), held))
+            self.files.log(done - 1, scores)
+            log.info("step %d  %s", done, "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+            path = self.files.path("previews", f"step_{done:05d}.png")
+            some = torch.linspace(0, images.shape[1] - 1, min(SHOWN, images.shape[1])).long()
+            write_grid(path, [images[0, some].cpu(), held.over(white.cpu())[0, some]])
+            self.files.image(done, "test_views", path)
+
+        done = loop(
+            self.files,
+            losses,
+            update,
+            steps=task.steps,
+            minutes=task.minutes,
+            state=lambda: {**optimizer.state(), "scores": dict(scores)},
+            load_state=load,
+            checkpoint_every=task.checkpoint_every,
+            preview=preview,
+            preview_every=task.preview_every,
+            watch=self.watch(representation, lambda: optimizer.raw, camera),
+        )
+        with torch.no_grad():
+            scores.update(perceptual(look(optimizer.scene(), held.cameras.to(self.device), white).cpu(), held))
+        turntable = camera.turntable(size=task.video_size).to(self.device)
+        write_scene(self.files, representation, optimizer.raw, turntable, white[:1], task.fps)
+        size = sum(value.numel() for value in optimizer.raw.values())
+        return {**scores, **baselines(observed, held), "steps": done, "parameters": size}
+
+
+def whole(data: PosedData, count: int) -> PosedViews:
+    """All views of the first `count` scenes."""
+    views = np.broadcast_to(np.arange(data.views), (count, data.views))
+    return data.batch(np.arange(count), views, np.random.default_rng(0))
+
+
+def at(images: Float[Tensor, "B V C H W"], pixels: Tensor | None) -> Float[Tensor, "B V C *P"]:
+    """Images, or what they show at flat indices [B, V, P]."""
+    if pixels is None:
+        return images
+    return images.flatten(3).gather(3, pixels[:, :, None].expand(-1, -1, images.shape[2], -1))
+
+
+def look(scene: Scene, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B V 3 H W"]:
+    """Images of many views, a few at a time, in [0, 1]."""
+    parts = [cameras.select(views=slice(i, i + AT_ONCE)) for i in range(0, cameras.shape[1], AT_ONCE)]
+    return torch.cat([composite(scene.render(part), background) for part in parts], 1).clamp(0, 1)
+
+
+def judge(images: Float[Tensor, "B V 3 H W"], held: PosedViews, suffix: str = "") -> dict[str, float]:
+    """Mean PSNR, that of the object's pixels alone, and SSIM of all held-out views, on white; the PSNR of the worst scene."""
+    truth = held.over(torch.ones(images.shape[0], 3))
+    value = psnr(images.flatten(0, 1), truth.flatten(0, 1)).view(images.shape[:2])
+    scores = {"psnr": float(value.mean()), "ssim": float(ssim(images.flatten(0, 1), truth.flatten(0, 1)).mean())}
+    if len(images) > 1:
+        scores["psnr_worst"] = float(value.mean(1).min())
+    if held.alpha is not None:
+        inside = psnr(images.flatten(0, 1), truth.flatten(0, 1), held.alpha.flatten(0, 1) > COVERED)
+        scores["psnr_masked"] = float(inside.nanmean())
+    return {f"test/{name}{suffix}": score for name, score in scores.items()}
+
+
+def perceptual(images: Float[Tensor, "B V 3 H W"], held: PosedViews) -> dict[str, float]:
+    """Mean ST-LPIPS over all held-out views, on white; nothing where its weights are not installed."""
+    distance = st_lpips(images.flatten(0, 1), held.over(torch.ones(images.shape[0], 3)).flatten(0, 1))
+    return {} if distance is None else {"test/st_lpips": float(distance.mean())}
+
+
+def baselines(observed: PosedViews, held: PosedViews) -> dict[str, float]:
+    """The scores of two guesses: the mean of a scene's training views, and the training view whose camera is nearest."""
+    known = observed.over(torch.ones(observed.cameras.shape[0], 3))
+    mean = known.mean(1, keepdim=True).expand(-1, held.cameras.shape[1], -1, -1, -1)
+    nearest = torch.cdist(held.cameras.origins, observed.cameras.origins).argmin(-1)
+    view = torch.stack([images[chosen] for images, chosen in zip(known, nearest, strict=True)])
+    return {**judge(mean, held, "_mean_image"), **judge(view, held, "_nearest_view")}

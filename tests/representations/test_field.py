@@ -1,0 +1,119 @@
+"""Encodings and densities against values worked out otherwise."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from choices import cameras, choices, chosen
+from diffusion3d.errors import UserError
+from diffusion3d.representations.base import SceneParameters
+from diffusion3d.representations.encodings import FactorisedVoxels, Frequency, HashGrid, Triplane, Voxels
+from diffusion3d.representations.field import Density, Fields
+from diffusion3d.representations.occupancy import Occupancy
+from diffusion3d.tasks.build import build
+
+FIELDS = [name for name in choices("representation") if name not in ("gsplat", "ib_planes", "image")]
+
+
+def points(count=50, scenes=1):
+    return 2 * torch.rand(scenes, count, 3, generator=torch.Generator().manual_seed(0)) - 1
+
+
+def test_voxels_at_cell_centres_are_the_cells():
+    encoding = Voxels(size=5, channels=2)
+    raw = encoding.init(1, torch.Generator().manual_seed(0))
+    i, j, k = 1, 4, 2
+    centre = torch.tensor([[[i, j, k]]]) * 0.4 - 0.8
+    torch.testing.assert_close(encoding(raw, centre)[0, 0], raw["grid"][0, :, k, j, i])
+
+
+def test_a_triplane_sums_its_planes():
+    encoding = Triplane(size=4, features=3)
+    raw = encoding.init(1, torch.Generator().manual_seed(0))
+    i, j, k = 0, 3, 1
+    centre = torch.tensor([[[i, j, k]]]) * 0.5 - 0.75
+    planes = raw["planes"][0]
+    expected = planes[0, :, j, i] + planes[1, :, k, i] + planes[2, :, k, j]
+    torch.testing.assert_close(encoding(raw, centre)[0, 0], torch.cat([expected, centre[0, 0]]))
+
+
+def test_factors_multiply_planes_and_the_lines_across_them():
+    encoding = FactorisedVoxels(size=4, components=2, channels=6)
+    raw = encoding.init(1, torch.Generator().manual_seed(0)) | {"basis": torch.eye(6)[None]}
+    i, j, k = 2, 0, 3
+    centre = torch.tensor([[[i, j, k]]]) * 0.5 - 0.75
+    planes, lines = raw["planes"][0], raw["lines"][0, :, :, :, 0]
+    expected = [
+        planes[0, :, j, i] * lines[0, :, k],
+        planes[1, :, k, i] * lines[1, :, j],
+        planes[2, :, k, j] * lines[2, :, i],
+    ]
+    torch.testing.assert_close(encoding(raw, centre)[0, 0], torch.cat(expected))
+
+
+def test_frequencies_double():
+    x = torch.tensor([[[0.5, -0.25, 0.125]]])
+    found = Frequency(2)({}, x)[0, 0]
+    phase = torch.pi * torch.tensor([0.5, 1.0, -0.25, -0.5, 0.125, 0.25])
+    torch.testing.assert_close(found, torch.cat([x[0, 0], phase.sin(), phase.cos()]))
+
+
+def test_a_hash_grid_refuses_odd_sizes():
+    with pytest.raises(UserError, match="coarsest=64 at most finest=32"):
+        HashGrid(coarsest=64, finest=32)
+
+
+def test_densities_are_their_formulas():
+    x, raw = points(), torch.linspace(-20, 20, 50)[None]
+    blob = 5 * torch.exp(-x.square().sum(-1) / (2 * 0.2**2))
+    torch.testing.assert_close(Density("softplus", -1.0, 5.0, 0.2, 3.0)(raw, x), 3 * F.softplus(raw - 1 + blob))
+    low = raw.clamp(max=14)
+    torch.testing.assert_close(Density("exp")(low, x), low.exp())
+    extreme = torch.tensor([[100.0, -100.0]], requires_grad=True)
+    value = Density("exp")(extreme, x[:, :2])
+    value.sum().backward()
+    assert torch.isfinite(value).all() and torch.isfinite(extreme.grad).all() and (extreme.grad > 0).all()
+    with pytest.raises(UserError, match="activation=relu must be exp or softplus"):
+        Density("relu")
+
+
+def test_occupancy_finds_where_a_field_is():
+    occupancy = Occupancy(size=16, every=4)
+    assert occupancy.cells is None
+    torch.manual_seed(0)
+    for step in range(0, 9):
+        occupancy.update(step, torch.device("cpu"), lambda x: 50.0 * (x.norm(dim=-1) < 0.5))
+    side = (torch.arange(16) + 0.5) / 8 - 1
+    distance = torch.stack(torch.meshgrid(side, side, side, indexing="ij"), -1).norm(dim=-1)
+    reach = 3**0.5 / 16
+    assert occupancy.cells[distance < 0.5 - reach].all() and not occupancy.cells[distance > 0.5 + reach].any()
+    other = Occupancy(size=16)
+    other.load_state(occupancy.state())
+    assert torch.equal(other.cells, occupancy.cells)
+    other.load_state(Occupancy(size=16).state())
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_skipping_empty_space_changes_little_and_saves_a_lot(name):
+    """Of a scene that starts as a ball in a void."""
+    ball = ["representation.density.bias=-8.0", "representation.density.blob=12.0"]
+    representation: Fields = build(chosen("representation", name, *ball))
+    owner = SceneParameters(representation, representation.init(1, torch.Generator().manual_seed(0)))
+    evaluated = []
+    field = representation.field
+
+    def counting(raw, x, sources=None):
+        evaluated.append(x.shape[1])
+        return field(raw, x, sources)
+
+    representation.field = counting
+    views = cameras(1, 2)
+    with torch.no_grad():
+        dense = owner.scene().render(views)
+        torch.manual_seed(0)
+        representation.density_control(owner, torch.optim.Adam(owner.param_groups()), dense, 0)
+        evaluated.clear()
+        skipped = owner.scene().render(views)
+    total = 2 * views.height * views.width * representation.volume.samples
+    assert sum(evaluated) < 0.7 * total
+    assert (skipped.rgb - dense.rgb).abs().max() < 0.05

@@ -1,0 +1,132 @@
+"""Fitting every representation to views of a toybox object."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import diffusion3d
+from choices import CAMERA, FIELDS, SCENE, choices
+from diffusion3d.data.base import InMemory
+from diffusion3d.errors import UserError
+from diffusion3d.metrics.images import psnr
+from diffusion3d.tasks.checkpoint import load_checkpoint
+from diffusion3d.tasks.fit import baselines, judge, whole
+from diffusion3d.views import PosedViews
+
+SIZE = 32
+DATA = ["data=toybox_scenes", "data.train_views=12", "data.test_views=4", f"data.size={SIZE}", "data.samples=2"]
+TYPED = ["task=fit", "prompt=", "logger=none", "device=cpu", *DATA, *CAMERA, f"task.video_size={SIZE}"]
+TINY = {"gsplat": [*SCENE, "representation.density=null"], **FIELDS}
+TINY["nerf_frequency"] = [*FIELDS["nerf_frequency"], "representation.learning_rates.head=1e-2"]
+STEPS = 40
+
+
+def fit(directory, *overrides):
+    return diffusion3d.run([*TYPED, f"hydra.run.dir={directory}", *overrides])
+
+
+def table(directory):
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("name", choices("representation"))
+def test_every_representation_learns_an_object(name, tmp_path):
+    typed = [f"representation={name}", *TINY.get(name, []), f"task.steps={STEPS}", "task.preview_every=20"]
+    metrics = fit(tmp_path, *typed, *(["task.pixels=100"] if name not in ("gsplat", "image") else []))
+    assert metrics["steps"] == STEPS and metrics["parameters"] > 0
+    rows = [float(row["test/psnr"]) for row in table(tmp_path) if row["test/psnr"]]
+    assert len(rows) == 2 and rows[-1] == pytest.approx(metrics["test/psnr"], abs=1e-4)
+    assert rows[1] > rows[0]
+    if name != "image":  # one picture cannot show all sides
+        assert rows[1] > metrics["test/psnr_mean_image"] - 2
+    for file in ("videos/rgb.mp4", "videos/depth.mp4", "contact_sheet.png", f"previews/step_{STEPS:05d}.png"):
+        assert (tmp_path / file).stat().st_size > 0
+    record = json.loads((tmp_path / "metrics.json").read_text())
+    assert {"test/psnr", "test/ssim", "test/psnr_masked", "test/psnr_mean_image", "test/ssim_nearest_view"} <= set(
+        record
+    )
+
+
+@pytest.mark.parametrize("density", choices("density"))
+def test_every_control_of_the_number_of_splats_works(density, tmp_path):
+    typed = [f"density@representation.density={density}", *SCENE, "task.steps=12", "task.preview_every=12"]
+    early = {"adaptive": ["refine_start_iter=1", "refine_every=4"]}.get(density, ["start=2", "every=4"])
+    metrics = fit(tmp_path, *typed, *(f"representation.density.{setting}" for setting in early))
+    count = load_checkpoint(tmp_path / "checkpoints")[1]["task"]["raw"]["means"].shape[1]
+    assert metrics["steps"] == 12 and count != 60
+
+
+@pytest.mark.parametrize("name", ["gsplat", "nerf"])
+def test_a_resumed_fit_is_the_undisturbed_one(name, tmp_path):
+    typed = [f"representation={name}", *TINY[name], "task.checkpoint_every=2", "task.preview_every=3"]
+    if name == "nerf":
+        typed += ["representation.occupancy.every=2", "task.pixels=50"]
+    fit(tmp_path / "whole", *typed, "task.steps=6")
+    fit(tmp_path / "cut", *typed, "task.steps=6", "task.minutes=0")
+    diffusion3d.run([f"run.resume={tmp_path / 'cut'}", "task.minutes=null"])
+    one, other = (load_checkpoint(tmp_path / d / "checkpoints")[1]["task"] for d in ("whole", "cut"))
+    assert all(torch.equal(one["raw"][key], other["raw"][key]) for key in one["raw"])
+    assert table(tmp_path / "whole") == table(tmp_path / "cut")
+
+
+def test_several_scenes_are_fitted_at_once(tmp_path):
+    typed = ["representation=triplane", *TINY["triplane"], "data.scenes=2", "task.scenes=2", "task.pixels=50"]
+    metrics = fit(tmp_path, *typed, "task.steps=3")
+    raw = load_checkpoint(tmp_path / "checkpoints")[1]["task"]["raw"]
+    assert all(value.shape[0] == 2 for value in raw.values())
+    assert metrics["test/psnr_worst"] <= metrics["test/psnr"]
+
+
+def test_losses_that_single_pixels_cannot_give_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"task\.pixels=9 picks single pixels, which have no SSIM"):
+        fit(tmp_path, *SCENE, "task.pixels=9", "task.steps=1")
+
+
+def test_data_without_test_views_are_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(UserError, match="task=fit needs 'test_views'.*data=toybox_scenes"):
+        diffusion3d.run(["task=fit", "logger=none", "data=toybox", f"hydra.run.dir={tmp_path}"])
+
+
+def posed(count=3):
+    """Views whose cameras look from places 0, 1, 2 … along a line, each of one grey."""
+    from choices import cameras
+
+    some = cameras(1, count)
+    c2w = some.c2w.clone()
+    c2w[0, :, :3, 3] = torch.arange(count)[:, None].float()
+    greys = torch.linspace(0, 1, count)[None, :, None, None, None]
+    images = greys.expand(1, count, 3, some.height, some.width).clone()
+    return PosedViews(type(some)(c2w, some.K, some.height, some.width), images, torch.ones_like(images[:, :, :1]))
+
+
+def test_the_guesses_are_the_mean_and_the_nearest_view():
+    known = posed(3)
+    held = known.select(views=torch.tensor([1]))
+    found = baselines(known, held)
+    assert found["test/psnr_mean_image"] > 100 and found["test/psnr_nearest_view"] > 100, "both are the middle grey"
+    far = known.select(views=torch.tensor([2]))
+    found = baselines(known.select(views=torch.tensor([0, 1])), far)
+    assert found["test/psnr_nearest_view"] == pytest.approx(-10 * np.log10(0.5**2), abs=1e-3)
+    assert found["test/psnr_mean_image"] == pytest.approx(-10 * np.log10(0.75**2), abs=1e-3)
+
+
+def test_masked_scores_are_of_the_object_alone():
+    held = posed(1)
+    alpha = torch.zeros_like(held.alpha)
+    alpha[..., :10, :10] = 1
+    held = PosedViews(held.cameras, held.images * alpha, alpha)
+    images = held.over(torch.ones(1, 3))
+    images[..., 20, 20] = 0.0
+    scores = judge(images, held)
+    assert scores["test/psnr_masked"] > 100 > scores["test/psnr"]
+    assert scores["test/psnr"] == pytest.approx(float(psnr(images[0], held.over(torch.ones(1, 3))[0])))
+
+
+def test_all_views_are_taken_in_order():
+    views = posed(4)
+    data = InMemory(views.cameras, (views.images * 255).to(torch.uint8), [["x"]])
+    assert torch.equal(whole(data, 1).cameras.c2w, views.cameras.c2w)
