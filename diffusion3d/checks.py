@@ -20,6 +20,15 @@ RANGES: dict[str, tuple[float, float]] = {
     "task.frames": (1, math.inf),
     "task.count": (1, math.inf),
     "task.views": (1, math.inf),
+    "task.scene": (0, math.inf),
+    "task.resolution": (8, math.inf),
+    "task.truncation": (1, math.inf),
+    "task.smooth": (0, math.inf),
+    "task.parts": (0, 1),
+    "task.faces": (4, math.inf),
+    "task.texture": (16, math.inf),
+    "viewer.port": (0, 65535),
+    "viewer.every": (1, math.inf),
 }
 """Lowest and highest value of numbers, where such a key exists; null is left alone."""
 LENGTHS = {"task.elevation": 2, "camera.elevation": 2, "task.background": 3, "task.betas": 2}
@@ -164,6 +173,7 @@ def check_capabilities(
     """Compare what the choices of a run need with what they provide.
 
     The task's `uses` names the groups that take part. A prompt that is not blank provides "prompt", `run=DIR` provides "run".
+    `viewer=true` needs a task that provides "watch".
 
     Args:
         config: the composed config.
@@ -192,3 +202,8 @@ def check_capabilities(
             able = providers(need, groups)
             advice = f"these provide it: {', '.join(able)}" if able else "no choice provides it"
             raise UserError(f"{who} needs '{need}', which {', '.join(others)} do not provide; {advice}")
+    if find(config, "viewer.enabled") and "watch" not in config["task"].get("provides", []):
+        raise UserError(
+            f"viewer=true shows a scene while it is optimised, which task={choices.get('task')} does not do; these tasks do: "
+            f"{', '.join(providers('watch', ['task']))}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras
-from diffusion3d.rendering.render import EMPTY_ALPHA, composite
+from diffusion3d.rendering.depth import seen_normals
+from diffusion3d.rendering.render import EMPTY_ALPHA, Render, composite
 from diffusion3d.representations.base import Scene
 
 
@@ -22,26 +24,44 @@ def to_uint8(image: Float[Tensor, "*S H W 3"]) -> UInt8[np.ndarray, "*S H W 3"]:
 
 
 @torch.no_grad()
+def render_views(scene: Scene, cameras: Cameras, chunk: int = 8) -> Render:
+    """All views of scene 0 without extras, rendered a few at a time."""
+    starts = range(0, cameras.shape[1], chunk)
+    parts = [scene.render(cameras.select(views=slice(start, start + chunk))) for start in starts]
+    normals = [part.normals for part in parts if part.normals is not None]
+    return Render(
+        torch.cat([part.rgb for part in parts], 1),
+        torch.cat([part.alpha for part in parts], 1),
+        torch.cat([part.depth for part in parts], 1),
+        torch.cat(normals, 1) if normals else None,
+    )
+
+
+def depth_frames(render: Render) -> Float[Tensor, "F 1 H W"]:
+    """Depth of scene 0 in [0, 1], normalised once over all frames, so it does not flicker: near is bright, 0 is empty, edges
+    fade with alpha."""
+    depth, alpha = render.depth[0], render.alpha[0]
+    seen = alpha > 0.5
+    if not bool(seen.any()):
+        return torch.zeros_like(depth)
+    near, far = depth[seen].min(), depth[seen].max()
+    shown = 1 - 0.8 * (depth - near) / (far - near).clamp(min=1e-6)
+    return torch.where(alpha > EMPTY_ALPHA, shown.clamp(0, 1) * alpha, torch.zeros_like(depth))
+
+
+def normal_frames(render: Render, cameras: Cameras, background: Float[Tensor, "1 3"]) -> Float[Tensor, "F 3 H W"]:
+    """Normals of scene 0 seen from the camera, as colours in [0, 1]: red right, green up, blue towards the viewer."""
+    axes = cameras.c2w[:, :, :3, :3] * cameras.c2w.new_tensor([1.0, -1.0, -1.0])
+    shown = 0.5 + 0.5 * torch.einsum("bvij,bvihw->bvjhw", axes, seen_normals(render, cameras))
+    return composite(dataclasses.replace(render, rgb=shown * render.alpha), background)[0]
+
+
 def render_frames(
     scene: Scene, cameras: Cameras, background: Float[Tensor, "1 3"], chunk: int = 8
 ) -> tuple[Float[Tensor, "F 3 H W"], Float[Tensor, "F 1 H W"]]:
-    """Render all views of scene 0, a few at a time: rgb over the background, and depth, both in [0, 1].
-
-    Depth is normalised once over all frames, so it does not flicker: near is bright, 0 is empty, edges fade with alpha.
-    """
-    renders = []
-    for start in range(0, cameras.shape[1], chunk):
-        views = scene.render(cameras.select(views=slice(start, start + chunk)))
-        renders.append((composite(views, background)[0], views.depth[0], views.alpha[0]))
-    rgb, depth, alpha = (torch.cat(parts) for parts in zip(*renders, strict=True))
-    seen = alpha > 0.5
-    if bool(seen.any()):
-        near, far = depth[seen].min(), depth[seen].max()
-        shown = 1 - 0.8 * (depth - near) / (far - near).clamp(min=1e-6)
-        depth = torch.where(alpha > EMPTY_ALPHA, shown.clamp(0, 1) * alpha, torch.zeros_like(depth))
-    else:
-        depth = torch.zeros_like(depth)
-    return rgb, depth
+    """All views of scene 0: rgb over the background, and depth (see `depth_frames`), both in [0, 1]."""
+    render = render_views(scene, cameras, chunk)
+    return composite(render, background)[0], depth_frames(render)
 
 
 def write_video(path: Path, frames: Float[Tensor, "F C H W"], fps: int = 25) -> Path:
