@@ -23,6 +23,7 @@ class Render:
         depth: expected camera-z, sum(w z) / sum(w); 0 where alpha < 1e-3.
         normals: unit, world space, outward, or None.
         extras: what the representation adds (weights, features, the rasteriser's meta).
+        behind: sRGB of the scene's own background, or None.
     """
 
     rgb: Float[Tensor, "B V 3 *P"]
@@ -30,9 +31,10 @@ class Render:
     depth: Float[Tensor, "B V 1 *P"]
     normals: Float[Tensor, "B V 3 *P"] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    behind: Float[Tensor, "B V 3 *P"] | None = None
 
 
 def composite(render: Render, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B V 3 *P"]:
-    """The render over one background colour per scene (sRGB)."""
-    behind = background.reshape(background.shape[0], 1, 3, *([1] * (render.rgb.ndim - 3)))
-    return render.rgb + (1 - render.alpha) * behind
+    """The render over the scene's own background, or where it has none over one colour per scene (sRGB)."""
+    plain = background.reshape(background.shape[0], 1, 3, *([1] * (render.rgb.ndim - 3)))
+    return render.rgb + (1 - render.alpha) * (plain if render.behind is None else render.behind)

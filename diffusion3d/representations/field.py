@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from diffusion3d.cameras import Cameras
 from diffusion3d.errors import UserError
 from diffusion3d.rendering.render import Render
 from diffusion3d.rendering.volume import Field, VolumeRenderer
+from diffusion3d.representations.background import LearnedBackground
 from diffusion3d.representations.base import Representation, SceneParameters
 from diffusion3d.representations.encodings import Encoding
 from diffusion3d.representations.heads import Head
@@ -32,12 +34,14 @@ class FieldScene:
         renderer: marches rays through it.
         learned: whether its raw tensors want gradients.
         occupied: cells that are not empty; None where that is not known.
+        behind: sRGB of directions [B, N, 3], the scene's own background; None where it has none.
     """
 
     field: Field
     renderer: VolumeRenderer
     learned: bool = False
     occupied: Bool[Tensor, "G G G"] | None = None
+    behind: Callable[[Tensor], Tensor] | None = None
 
     def render(
         self,
@@ -47,7 +51,14 @@ class FieldScene:
         shading: str | None = None,
     ) -> Render:
         training = self.learned and torch.is_grad_enabled()
-        return self.renderer(self.field, cameras, pixels, sources, shading, self.occupied, training)
+        render = self.renderer(self.field, cameras, pixels, sources, shading, self.occupied, training)
+        if self.behind is None:
+            return render
+        directions = cameras.rays()[1].flatten(2, 3)
+        if pixels is not None:
+            directions = directions.gather(2, pixels[..., None].expand(-1, -1, -1, 3))
+        seen = self.behind(directions.flatten(1, 2)).unflatten(1, directions.shape[1:3]).movedim(-1, 2)
+        return dataclasses.replace(render, behind=seen.reshape(render.rgb.shape))
 
 
 def learned(raw: Mapping[str, Tensor]) -> bool:
@@ -105,9 +116,10 @@ class Fields(Representation):
         encoding: points to features.
         head: features to raw density and colour.
         renderer: marches rays.
-        learning_rates: of the encoding's and of the head's raw tensors, {encoding, head}.
+        learning_rates: of the encoding's, the head's and the background's raw tensors, {encoding, head, background}.
         density: activation of the raw density; colours pass a sigmoid.
         occupancy: finds empty space, which is then skipped where one scene is optimised; None renders all of it.
+        background: the scene's own, for opaque images and priors that are not told a colour; None leaves it to the task.
     """
 
     def __init__(
@@ -118,12 +130,13 @@ class Fields(Representation):
         learning_rates: Mapping[str, float],
         density: Density | None = None,
         occupancy: Occupancy | None = None,
+        background: LearnedBackground | None = None,
     ) -> None:
         self.encoding, self.head, self.volume, self.occupancy = encoding, head, renderer, occupancy
-        self.density = density or Density()
+        self.density, self.background = density or Density(), background
+        parts = {"encoding": encoding, "head": head, "background": background}
         self.learning_rates = {
-            **dict.fromkeys(encoding.names, learning_rates["encoding"]),
-            **dict.fromkeys(head.names, learning_rates["head"]),
+            name: learning_rates[part] for part, it in parts.items() if it is not None for name in it.names
         }
 
     def init(
@@ -136,6 +149,7 @@ class Fields(Representation):
         return {
             **self.encoding.init(scenes, generator),
             **self.head.init(self.encoding.channels, scenes, generator),
+            **({} if self.background is None else self.background.init(scenes, generator)),
         }
 
     def field(
@@ -154,7 +168,8 @@ class Fields(Representation):
     def scene(self, raw: Mapping[str, Tensor]) -> FieldScene:
         alone = len(next(iter(raw.values()))) == 1
         occupied = self.occupancy.cells if self.occupancy is not None and alone else None
-        return FieldScene(functools.partial(self.field, raw), self.volume, learned(raw), occupied)
+        behind = None if self.background is None else functools.partial(self.background, raw)
+        return FieldScene(functools.partial(self.field, raw), self.volume, learned(raw), occupied, behind)
 
     def renderer(self, device: torch.device) -> str:
         return f"nerfacc, encoding by {self.encoding.computed_by(device)}"

@@ -27,14 +27,15 @@ class MLP:
     Args:
         width: of the hidden layers.
         layers: how many hidden layers.
+        outputs: how many values of a point: density and colour.
     """
 
-    def __init__(self, width: int = 64, layers: int = 2) -> None:
-        self.width, self.layers = width, layers
+    def __init__(self, width: int = 64, layers: int = 2, outputs: int = 4) -> None:
+        self.width, self.layers, self.outputs = width, layers, outputs
         self.names = tuple(f"{kind}{i}" for i in range(layers + 1) for kind in ("weight", "bias"))
 
     def init(self, channels: int, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        widths = [channels, *[self.width] * self.layers, 4]
+        widths = [channels, *[self.width] * self.layers, self.outputs]
         raw = {}
         for i, (inside, outside) in enumerate(itertools.pairwise(widths)):
             gain = math.sqrt(2 / inside) if i < self.layers else 0.1 / math.sqrt(inside)
@@ -42,7 +43,7 @@ class MLP:
             raw[f"bias{i}"] = torch.zeros(scenes, 1, outside)
         return raw
 
-    def __call__(self, raw: Mapping[str, Tensor], features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 4"]:
+    def __call__(self, raw: Mapping[str, Tensor], features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N D"]:
         x = features
         for i in range(self.layers + 1):
             x = torch.baddbmm(raw[f"bias{i}"], x, raw[f"weight{i}"])
