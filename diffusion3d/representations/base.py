@@ -61,6 +61,14 @@ class Representation(ABC):
     def scene(self, raw: Mapping[str, Tensor]) -> Scene:
         """The scenes that raw tensors stand for."""
 
+    def others(self, raw: Mapping[str, Tensor], cameras: Cameras) -> Bool[Tensor, "B V S"]:
+        """The source views that each camera may see if it may not see its own (representation dropout, Anciukevičius et al. 2024).
+
+        Raises:
+            ValueError: there are no source views.
+        """
+        raise ValueError("this representation has no source views")
+
     def density_control(
         self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
     ) -> None:

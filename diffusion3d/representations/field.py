@@ -134,10 +134,12 @@ class Fields(Representation):
     ) -> None:
         self.encoding, self.head, self.volume, self.occupancy = encoding, head, renderer, occupancy
         self.density, self.background = density or Density(), background
-        parts = {"encoding": encoding, "head": head, "background": background}
-        self.learning_rates = {
-            name: learning_rates[part] for part, it in parts.items() if it is not None for name in it.names
+        names = {
+            "encoding": encoding.names,
+            "head": head.names,
+            "background": () if background is None else background.names,
         }
+        self.learning_rates = {name: learning_rates[part] for part, own in names.items() for name in own}
 
     def init(
         self,

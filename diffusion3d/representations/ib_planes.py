@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from diffusion3d.cameras import orbit
+from diffusion3d.cameras import Cameras, orbit
 from diffusion3d.errors import UserError
 from diffusion3d.rendering.volume import VolumeRenderer
 from diffusion3d.representations.base import Representation
@@ -24,6 +24,8 @@ from diffusion3d.representations.heads import MLP
 from diffusion3d.views import PointCloud, PosedViews
 
 OCTAVES = 4
+SAME = 1e-5
+"""Largest difference of two poses that are the same."""
 ELEVATIONS = (-15.0, 20.0, 50.0)
 
 
@@ -124,6 +126,10 @@ class IBPlanes(Representation):
         octaves = 2.0 ** torch.arange(OCTAVES, device=points.device)
         phase = local.norm(dim=-1, keepdim=True).clamp(min=1e-3).log() * octaves
         return torch.cat([aligned, around, phase.sin(), phase.cos(), inside], -1)
+
+    def others(self, raw: Mapping[str, Tensor], cameras: Cameras) -> Bool[Tensor, "B V S"]:
+        same = (cameras.c2w[:, :, None] - raw["c2w"][:, None]).abs().amax((-1, -2)) < SAME
+        return ~same
 
     def scene(self, raw: Mapping[str, Tensor]) -> FieldScene:
         return FieldScene(functools.partial(self.field, raw), self.volume, learned(raw))

@@ -63,6 +63,8 @@ class Fit(Task):
         weights: Mapping[str, float] = dict(task.loss)
         if task.pixels is not None and weights["dssim"]:
             raise UserError(f"task.pixels={task.pixels} picks single pixels, which have no SSIM: set task.loss.dssim=0")
+        if not task.own_maps and "sources" not in config.representation.provides:
+            raise UserError("task.own_maps=false is for representations with source views, such as ib_planes")
         views = observed.cameras.shape[1]
         white = torch.ones(count, 3, device=self.device)
         self.render: Render | None = None
@@ -75,7 +77,8 @@ class Fit(Task):
             if task.pixels is not None:
                 shape = (*chosen.cameras.shape, task.pixels)
                 pixels = torch.randint(chosen.cameras.height * chosen.cameras.width, shape).to(self.device)
-            self.render = render = optimizer.scene().render(chosen.cameras, pixels)
+            sources = None if task.own_maps else representation.others(optimizer.raw, chosen.cameras)
+            self.render = render = optimizer.scene().render(chosen.cameras, pixels, sources)
             truth, image = at(chosen.over(background), pixels), composite(render, background)
             terms = {
                 "l1": lambda: (image - truth).abs().mean(),

@@ -25,7 +25,7 @@ class SceneOptimizer:
     def __init__(self, representation: Representation, raw: Mapping[str, Tensor], lr: Scheduled) -> None:
         self.representation, self.lr = representation, lr
         self.owner = SceneParameters(representation, raw)
-        self.adam = torch.optim.Adam(self.owner.param_groups(), eps=1e-15)
+        self.adam = torch.optim.Adam(self.owner.param_groups(), eps=1e-15, fused=True)
         self.rates = {group["name"]: group["lr"] for group in self.adam.param_groups}
 
     def scene(self) -> Scene:

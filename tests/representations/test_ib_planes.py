@@ -67,6 +67,14 @@ def test_a_view_rendered_without_its_own_maps_does_not_depend_on_them():
     assert not torch.equal(before[:, 1], after[:, 1]) and not torch.equal(told[:, 0], told_after[:, 0])
 
 
+def test_the_others_are_all_but_the_camera_itself():
+    planes, views = representation(), cameras(1, 9)
+    raw = planes.init(1, torch.Generator().manual_seed(0), PosedViews(views))
+    expected = torch.ones(9, 3, dtype=torch.bool)
+    expected[[0, 3, 6], [0, 1, 2]] = False
+    assert torch.equal(planes.others(raw, views)[0], expected)
+
+
 def test_sources_are_views_of_what_is_fitted():
     planes, views = representation(), cameras(2, 9)
     raw = planes.init(2, torch.Generator().manual_seed(0), PosedViews(views))

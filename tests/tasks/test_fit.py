@@ -73,6 +73,13 @@ def test_a_resumed_fit_is_the_undisturbed_one(name, tmp_path):
     assert table(tmp_path / "whole") == table(tmp_path / "cut")
 
 
+def test_views_can_be_fitted_without_their_own_maps(tmp_path):
+    typed = ["representation=ib_planes", *TINY["ib_planes"], "task.pixels=50", "task.steps=2", "task.own_maps=false"]
+    assert fit(tmp_path / "planes", *typed)["steps"] == 2
+    with pytest.raises(UserError, match="own_maps=false is for representations with source views"):
+        fit(tmp_path / "splats", *SCENE, "task.own_maps=false")
+
+
 def test_several_scenes_are_fitted_at_once(tmp_path):
     typed = ["representation=triplane", *TINY["triplane"], "data.scenes=2", "task.scenes=2", "task.pixels=50"]
     metrics = fit(tmp_path, *typed, "task.steps=3")
