@@ -157,7 +157,7 @@ class VolumeRenderer:
         points = (rays.origins[:, :, None] + t[..., None] * rays.directions[:, :, None]).flatten(1, 2)
         chosen: _Dense | _Chosen = _Dense(count, self.samples, t.device)
         if occupied is not None:
-            chosen = _Chosen(_inside(points[0], occupied).view(count, -1) & (length[0] > 0))
+            chosen = _Chosen(_inside(points[0], occupied.to(points.device)).view(count, -1) & (length[0] > 0))
         points, ray = chosen.pick(points), chosen.rays
         sources = None if rays.sources is None else rays.sources[:, ray]
         sigmas, colors = field(points, sources)

@@ -62,7 +62,7 @@ class Representation(ABC):
         """The scenes that raw tensors stand for."""
 
     def others(self, raw: Mapping[str, Tensor], cameras: Cameras) -> Bool[Tensor, "B V S"]:
-        """The source views that each camera may see if it may not see its own (representation dropout, Anciukevičius et al. 2024).
+        """The source views that each camera may see if it may not see its own (Anciukevičius et al. 2024).
 
         Raises:
             ValueError: there are no source views.

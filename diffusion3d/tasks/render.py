@@ -28,9 +28,11 @@ def load_scene(
     config = load_config(directory, trusted)
     found = load_checkpoint(directory / "checkpoints")
     if found is None or "raw" not in found[1]["task"]:
-        raise UserError(f"{directory} holds no scene: it has no whole checkpoint of a distillation")
+        raise UserError(f"{directory} holds no scene: it has no whole checkpoint of a distillation or fit")
     raw = {name: value.to(device) for name, value in found[1]["task"]["raw"].items()}
-    return build(config.representation), raw, build(config.camera)
+    representation: Representation = build(config.representation)
+    representation.load_state(found[1]["task"]["density"])
+    return representation, raw, build(config.camera)
 
 
 class RenderScene(Task):

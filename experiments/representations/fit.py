@@ -1,6 +1,6 @@
 """Fit every representation to posed images of toybox objects and real meshes; held-out views judge it.
 
-    python experiments/representations/fit.py --meshes FURNITURE.sh3f [--only gsplat,nerf] [--state outputs/representations]
+    python experiments/representations/fit.py --meshes FOLDER [--only gsplat,nerf] [--state outputs/representations]
     python experiments/representations/fit.py --table
 
 100 training and 50 test views at 128 x 128 on a sphere around the object, the settings that each representation ships with,
@@ -24,7 +24,17 @@ from diffusion3d.tasks.facts import versions, write_json
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "fit.json"
 SUBJECTS = ("castle", "standing corgi dog", "race car", "chair", "airplane", "robot", "tree", "mushroom")
-MESHES = ("Dog", "Horse", "Biplane", "Bus", "Piano", "Hamburger", "Teddy bear", "Armchair")
+MESHES = {
+    "cartoon_biplane": "BlendSwap-CC-0",
+    "horse2": "BlendSwap-CC-0",
+    "hotDog": "BlendSwap-CC-0",
+    "umbrella": "BlendSwap-CC-0",
+    "stoneLantern": "BlendSwap-CC-0",
+    "deckChair": "BlendSwap-CC-0",
+    "bread": "BlendSwap-CC-0",
+    "VW new beetle": "KatorLegaz",
+}
+"""Name of a model -> its library."""
 REPRESENTATIONS = {
     "gsplat": [],
     "nerf": [],
@@ -43,8 +53,9 @@ def objects(meshes: str | None) -> dict[str, list[str]]:
     """{name: overrides that choose its data}."""
     found = {f"toybox {name}": ["data=toybox_scenes", f"data.subject='{name}'"] for name in SUBJECTS}
     if meshes is not None:
-        for name in MESHES:
-            found[f"mesh {name}"] = ["data=meshes", f"data.root={meshes}", f"data.select='{name}'", "data.scenes=1"]
+        for name, library in MESHES.items():
+            root = f"data.root={meshes}/{library}.sh3f"
+            found[f"mesh {name}"] = ["data=meshes", root, f"data.select='{name}'", "data.scenes=1"]
     return found
 
 
@@ -104,7 +115,7 @@ def table() -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--meshes", help="the .sh3f library, or any folder or zip with meshes of these names")
+    parser.add_argument("--meshes", help="the folder with the .sh3f libraries; without it toybox alone")
     parser.add_argument("--only", type=lambda text: text.split(","), help="representations, separated by commas")
     parser.add_argument("--state", type=Path, default=Path("outputs/representations"), help="where the runs are kept")
     parser.add_argument("--table", action="store_true", help="write FIT.md from the results")
