@@ -11,6 +11,8 @@ from diffusion3d.errors import UserError
 
 MAX_BYTES = 8 * 2**30
 """Of all files of a zip together, unpacked."""
+MAX_MEMBER = 2**30
+"""Of one file of a zip, which is read whole."""
 MAX_RATIO = 200
 """Of unpacked to packed size, for files of a zip above SMALL."""
 SMALL = 16 * 2**20
@@ -93,6 +95,10 @@ class Files:
             if info.file_size > SMALL and info.file_size > MAX_RATIO * max(info.compress_size, 1):
                 raise UserError(
                     f"{self.root} is a zip bomb: {info.filename!r} grows from {info.compress_size} to {info.file_size} bytes"
+                )
+            if info.file_size > MAX_MEMBER:
+                raise UserError(
+                    f"{self.root}: {info.filename!r} has {info.file_size} bytes, more than {MAX_MEMBER}; unpack it into a folder"
                 )
         total = sum(info.file_size for info in infos)
         if total > MAX_BYTES:

@@ -25,15 +25,17 @@ def to_uint8(image: Float[Tensor, "*S H W 3"]) -> UInt8[np.ndarray, "*S H W 3"]:
 
 @torch.no_grad()
 def render_views(scene: Scene, cameras: Cameras, chunk: int = 8) -> Render:
-    """All views of scene 0 without extras, rendered a few at a time."""
+    """All views without extras, rendered a few at a time."""
     starts = range(0, cameras.shape[1], chunk)
     parts = [scene.render(cameras.select(views=slice(start, start + chunk))) for start in starts]
     normals = [part.normals for part in parts if part.normals is not None]
+    behind = [part.behind for part in parts if part.behind is not None]
     return Render(
         torch.cat([part.rgb for part in parts], 1),
         torch.cat([part.alpha for part in parts], 1),
         torch.cat([part.depth for part in parts], 1),
         torch.cat(normals, 1) if normals else None,
+        behind=torch.cat(behind, 1) if behind else None,
     )
 
 
@@ -53,7 +55,7 @@ def normal_frames(render: Render, cameras: Cameras, background: Float[Tensor, "1
     """Normals of scene 0 seen from the camera, as colours in [0, 1]: red right, green up, blue towards the viewer."""
     axes = cameras.c2w[:, :, :3, :3] * cameras.c2w.new_tensor([1.0, -1.0, -1.0])
     shown = 0.5 + 0.5 * torch.einsum("bvij,bvihw->bvjhw", axes, seen_normals(render, cameras))
-    return composite(dataclasses.replace(render, rgb=shown * render.alpha), background)[0]
+    return composite(dataclasses.replace(render, rgb=shown * render.alpha, behind=None), background)[0]
 
 
 def render_frames(

@@ -18,6 +18,8 @@ PACKAGE = "stlpips_pytorch"
 FILE = "weights/vST0.0/alex_shift_tolerant.pth"
 CONVOLUTIONS = (("slice1.0", 2), ("slice2.5", 2), ("slice3.9", 1), ("slice4.11", 1), ("slice5.13", 1))
 """Of AlexNet, with their paddings."""
+SMALLEST = 32
+"""Least side of its images, pixels."""
 
 
 @functools.cache

@@ -37,8 +37,8 @@ class Denoising(Objective):
         text_dropout: share of the scenes that see no text.
         clean_view: share of the scenes with several views that have a clean one.
         backgrounds: behind the objects.
-        scales: {side of the averaged squares in pixels: weight of the squared error of their averages}, beside that of the
-            pixels, whose weight is 1.
+        scales: {side of the averaged squares, in the prior's space: weight of the squared error of their averages}, beside that
+            of single places, whose weight is 1; what does not fill a square is left out.
     """
 
     def __init__(

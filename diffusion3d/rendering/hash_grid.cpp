@@ -42,7 +42,7 @@ struct Corners {
     for (int d = 0; d < 3; d++)
       for (int i = 0; i < count; i++) {
         const float at = x[3 * i + d] * side;
-        const int low = at < 0 ? 0 : (at >= side ? level.resolution - 1 : (int)at);
+        const int low = !(at > 0) ? 0 : (at >= side ? level.resolution - 1 : (int)at);  // NaN: 0
         cell[d][i] = (uint32_t)low;
         fraction[d][i] = at - (float)low;
       }

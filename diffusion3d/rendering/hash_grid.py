@@ -50,7 +50,8 @@ def hash_grid(
     Differentiable once, in the table and in the points.
     """
     points = points.clamp(0, 1)
-    native = library() is not None and points.device.type == "cpu" and table.shape[1] in KERNEL_FEATURES
+    fitting = points.dtype == table.dtype == torch.float32 and table.shape[1] in KERNEL_FEATURES
+    native = fitting and points.device.type == "cpu" and library() is not None
     return _HashGrid.apply(points, table, levels) if native else hash_grid_torch(points, table, levels)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from diffusion3d.cameras import Cameras
+from diffusion3d.errors import UserError
 from diffusion3d.rendering.render import EMPTY_ALPHA, Render
 
 SHADINGS = ("albedo", "textureless", "lambertian", "normal")
@@ -84,12 +85,16 @@ class VolumeRenderer:
 
     Attributes:
         samples: per ray, evenly spaced inside the cube; jittered in training, at the middle of their bins otherwise.
-        chunk: samples that are in memory at a time; more are rendered in parts, which training computes again in the backward
-            pass.
+        chunk: samples that are in memory at a time, fewer where a field or a shading takes more of it; more are rendered in
+            parts, which training computes again in the backward pass.
     """
 
     samples: int = 96
     chunk: int = 2**20
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.chunk < 1:
+            raise UserError(f"representation.renderer: samples={self.samples} and chunk={self.chunk} must be positive")
 
     def __call__(
         self,
@@ -100,6 +105,7 @@ class VolumeRenderer:
         shading: str | None = None,
         occupied: Bool[Tensor, "G G G"] | None = None,
         training: bool = False,
+        cost: int = 1,
     ) -> Render:
         """Render B fields.
 
@@ -108,6 +114,7 @@ class VolumeRenderer:
                 first need, and give, normals. The light is at the camera (Poole et al. 2023, section 3.2).
             occupied: cells of the cube, by x, y, z, outside which density is taken for 0; for one scene.
             training: whether gradients are wanted.
+            cost: how much memory the field takes for a sample, relative to a small MLP.
 
         Raises:
             ValueError: another shading.
@@ -117,7 +124,8 @@ class VolumeRenderer:
         rays = cast(cameras, pixels, sources)
         scenes, count = rays.near.shape
         offset = torch.rand(scenes, count, 1).to(rays.near) if training else torch.full_like(rays.near[..., None], 0.5)
-        step = max(1, self.chunk // (scenes * self.samples))
+        evaluations = 1 + len(TETRAHEDRON) if training and shading not in (None, "albedo") else 1
+        step = max(1, self.chunk // (scenes * self.samples * cost * evaluations))
         parts = []
         for begin in range(0, count, step):
             arguments = (field, rays.part(begin, begin + step), offset[:, begin : begin + step], shading, occupied)

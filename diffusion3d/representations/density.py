@@ -18,7 +18,7 @@ class DensityControl(ABC):
     """Adds and removes the Gaussians of one scene while it is optimised.
 
     Attributes:
-        cap: largest number of Gaussians.
+        cap: number of Gaussians from which on none are added.
     """
 
     cap: int

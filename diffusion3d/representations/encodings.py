@@ -46,6 +46,12 @@ class Encoding(ABC):
         return "torch"
 
 
+def _positive(**numbers: int) -> None:
+    if min(numbers.values()) < 1:
+        given = ", ".join(f"{name}={number}" for name, number in numbers.items())
+        raise UserError(f"representation.encoding: {given} must be positive")
+
+
 class HashGrid(Encoding):
     """A multi-resolution hash grid (Müller et al. 2022).
 
@@ -89,6 +95,7 @@ class Frequency(Encoding):
     """
 
     def __init__(self, degree: int = 6) -> None:
+        _positive(degree=degree)
         self.degree = degree
         self.channels = 3 + 6 * degree
 
@@ -112,6 +119,7 @@ class Triplane(Encoding):
     names = ("planes",)
 
     def __init__(self, size: int = 128, features: int = 16) -> None:
+        _positive(size=size, features=features)
         self.size, self.features = size, features
         self.channels = features + 3
 
@@ -133,6 +141,7 @@ class Voxels(Encoding):
     names = ("grid",)
 
     def __init__(self, size: int = 96, channels: int = 4) -> None:
+        _positive(size=size, channels=channels)
         self.size, self.channels = size, channels
 
     def init(self, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -156,6 +165,7 @@ class FactorisedVoxels(Encoding):
     names = ("planes", "lines", "basis")
 
     def __init__(self, size: int = 128, components: int = 16, channels: int = 16) -> None:
+        _positive(size=size, components=components, channels=channels)
         self.size, self.components, self.channels = size, components, channels
 
     def init(self, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ class FieldScene:
         learned: whether its raw tensors want gradients.
         occupied: cells that are not empty; None where that is not known.
         behind: sRGB of directions [B, N, 3], the scene's own background; None where it has none.
+        cost: memory that the field takes for a sample, relative to a small MLP.
     """
 
     field: Field
@@ -42,6 +43,7 @@ class FieldScene:
     learned: bool = False
     occupied: Bool[Tensor, "G G G"] | None = None
     behind: Callable[[Tensor], Tensor] | None = None
+    cost: int = 1
 
     def render(
         self,
@@ -51,7 +53,7 @@ class FieldScene:
         shading: str | None = None,
     ) -> Render:
         training = self.learned and torch.is_grad_enabled()
-        render = self.renderer(self.field, cameras, pixels, sources, shading, self.occupied, training)
+        render = self.renderer(self.field, cameras, pixels, sources, shading, self.occupied, training, self.cost)
         if self.behind is None:
             return render
         directions = cameras.rays()[1].flatten(2, 3)

@@ -165,6 +165,11 @@ class GaussianSplats(Representation):
         self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
     ) -> None:
         if self.density is not None:
+            scenes = len(owner.raw["means"])
+            if scenes > 1:
+                raise UserError(
+                    f"the number of splats is controlled for one scene, not for {scenes}: set representation.density=null"
+                )
             self.density.after_step(owner, optimizer, render, step)
 
     def renderer(self, device: torch.device) -> str:

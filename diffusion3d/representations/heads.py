@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion3d.errors import UserError
+
 
 @runtime_checkable
 class Head(Protocol):
@@ -31,6 +33,8 @@ class MLP:
     """
 
     def __init__(self, width: int = 64, layers: int = 2, outputs: int = 4) -> None:
+        if min(width, layers + 1, outputs) < 1:
+            raise UserError(f"representation.head: width={width} must be positive, layers={layers} not negative")
         self.width, self.layers, self.outputs = width, layers, outputs
         self.names = tuple(f"{kind}{i}" for i in range(layers + 1) for kind in ("weight", "bias"))
 
@@ -57,6 +61,8 @@ class Direct:
     names = ()
 
     def init(self, channels: int, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        if channels < 4:
+            raise UserError(f"representation.encoding gives {channels} channels; density and colour need 4")
         return {}
 
     def __call__(self, raw: Mapping[str, Tensor], features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 4"]:

@@ -132,7 +132,7 @@ class IBPlanes(Representation):
         return ~same
 
     def scene(self, raw: Mapping[str, Tensor]) -> FieldScene:
-        return FieldScene(functools.partial(self.field, raw), self.volume, learned(raw))
+        return FieldScene(functools.partial(self.field, raw), self.volume, learned(raw), cost=raw["maps"].shape[1])
 
 
 def _sample(maps: Float[Tensor, "B S C h w"], at: Float[Tensor, "B S N 2"]) -> Float[Tensor, "B S N C"]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from nerfacc import OccGridEstimator
 from torch import Tensor
+
+from diffusion3d.errors import UserError
 
 
 class Occupancy:
@@ -15,16 +18,21 @@ class Occupancy:
 
     Args:
         size: cells along a side.
-        threshold: opacity of a cell's length from which on it is occupied.
+        threshold: opacity of a cell's length from which on it, and the cells around it, are occupied.
         warmup: steps during which all cells are looked at; later a quarter of them each time.
         every: steps between two looks.
     """
 
-    def __init__(self, size: int = 64, threshold: float = 0.01, warmup: int = 128, every: int = 16) -> None:
+    def __init__(self, size: int = 64, threshold: float = 0.005, warmup: int = 128, every: int = 16) -> None:
+        if size < 1 or every < 1 or warmup < 0 or not 0 < threshold < 1:
+            raise UserError(
+                f"representation.occupancy: size={size} and every={every} must be positive, warmup={warmup} not negative, "
+                f"threshold={threshold} in (0, 1)"
+            )
         self.threshold, self.warmup, self.every = threshold, warmup, every
         self.length = 2.0 / size
         self.grid = OccGridEstimator([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], resolution=size)
-        self.known = False
+        self.size, self.known = size, False
 
     @property
     def cells(self) -> Bool[Tensor, "G G G"] | None:
@@ -45,6 +53,10 @@ class Occupancy:
             warmup_steps=self.warmup,
             n=self.every,
         )
+        # nerfacc's own threshold is the mean where that is lower, and knows no neighbours: thin fog would be eaten at random
+        thick = (self.grid.occs > self.threshold).view(1, 1, self.size, self.size, self.size)
+        near = F.max_pool3d(thick.float(), 3, 1, 1)[:, 0] > 0
+        self.grid.binaries.copy_(near if bool(near.any()) else torch.ones_like(near))
         self.known = True
 
     def state(self) -> dict[str, Tensor]:

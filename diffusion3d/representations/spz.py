@@ -20,7 +20,7 @@ from diffusion3d.representations.splats import DEGREES, SURE, Splats, checked, f
 HEADER = struct.Struct("<IIIBBBB")
 MAGIC = 0x5053474E
 MOST = 10_000_000
-"""Gaussians; Niantic's reader takes no more either. Bounds what a gzip bomb can fill."""
+"""Gaussians; Niantic's reader takes no more either."""
 COLOR_SCALE = 0.15
 SH_STEPS = (8, 16)
 """Harmonics of degree 1, and of higher ones, are rounded to multiples of this, so that they compress."""
@@ -74,11 +74,11 @@ def read_spz(path: Path) -> Splats:
     packed = np.pad(block(9).reshape(count, 3, 3), ((0, 0), (0, 0), (1, 0)))
     means = (np.ascontiguousarray(packed).view("<i4")[..., 0] >> 8) / 2.0**bits
     opacities = np.clip(block(1)[:, 0] / 255, SURE, 1 - SURE)
-    dc = (block(3) / 255 - 0.5) / COLOR_SCALE
+    dc = (block(3).astype(np.float32) / 255 - 0.5) / COLOR_SCALE
     log_scales = block(3) / 16 - 10
     quats = _first_three(block(3)) if version == 2 else _smallest_three(block(4))
     higher = (degree + 1) ** 2 - 1
-    sh = (block(3 * higher).reshape(count, higher, 3) - 128.0) / 128
+    sh = (block(3 * higher).reshape(count, higher, 3).astype(np.float32) - 128) / 128
     columns = {
         "means": means,
         "log_scales": log_scales,

@@ -17,13 +17,14 @@ from diffusion3d.views import PointCloud
 
 NEIGHBOURS = 3
 FLOOR = 1e-4
+Y_UP = (".glb", ".gltf", ".obj")
 
 
 def started_from(path: str | None, points: PointCloud | None, count: int, opacity: float) -> dict[str, Tensor]:
     """Raw tensors [1, N, …] of a file of Gaussians, points or a mesh, or else of `points`.
 
     Args:
-        path: the file; points and meshes in world units, z up.
+        path: the file; points and meshes in world units, z up, in glTF and OBJ y up with their front along +z.
         points: used where there is no file.
         count: points drawn from a mesh, and the most that are kept of a cloud.
         opacity: of Gaussians made of points.
@@ -35,10 +36,9 @@ def started_from(path: str | None, points: PointCloud | None, count: int, opacit
         file = Path(path).expanduser()
         if not file.is_file():
             raise UserError(f"representation.start={path} is not a file")
-        if (file.suffix.lower() == ".ply" and b"f_dc_0" in file.read_bytes()[:4096]) or file.suffix.lower() in (
-            ".spz",
-            ".splat",
-        ):
+        with file.open("rb") as content:
+            gaussians = file.suffix.lower() in (".spz", ".splat") or b"f_dc_0" in content.read(4096)
+        if gaussians:
             return read_splats(file).raw()
         points = _points(file, count)
     assert points is not None
@@ -64,10 +64,10 @@ def _points(file: Path, count: int) -> PointCloud:
 
     try:
         loaded = trimesh.load(file, process=False)
+        if isinstance(loaded, trimesh.Scene):
+            loaded = loaded.to_mesh()
     except Exception as error:  # trimesh's readers share no base
         raise UserError(f"cannot read {file}: {one_line(error)}") from None
-    if isinstance(loaded, trimesh.Scene):
-        loaded = loaded.to_mesh()
     if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
         coloured = loaded.visual is not None and loaded.visual.defined
         drawn = trimesh.sample.sample_surface(loaded, count, sample_color=coloured, seed=0)
@@ -77,6 +77,8 @@ def _points(file: Path, count: int) -> PointCloud:
         points = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))))
         colors = np.asarray(getattr(loaded, "colors", np.zeros((0, 4))))[:, :3]
         colors = colors if len(colors) == len(points) else np.full((len(points), 3), 128)
+    if file.suffix.lower() in Y_UP:
+        points = points[:, [2, 0, 1]]
     if len(points) == 0 or not np.isfinite(points).all():
         raise UserError(f"{file} holds neither Gaussians nor points nor a mesh, or some that are not finite")
     return PointCloud(torch.from_numpy(points).float(), torch.from_numpy(colors / 255).float())

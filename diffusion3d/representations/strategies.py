@@ -19,10 +19,12 @@ from diffusion3d.representations.density import DensityControl, replace_rows
 
 
 class DefaultStrategy(DensityControl):
-    """gsplat's `DefaultStrategy`: clones and splits by a gradient threshold, prunes, resets opacities (Kerbl et al. 2023).
+    """gsplat's `DefaultStrategy`: clones and splits by a gradient threshold, and prunes (Kerbl et al. 2023).
+
+    Its reset of opacities never happens in gsplat 1.5.3, whose condition for it is never true.
 
     Args:
-        cap: nothing grows from that many Gaussians on.
+        cap: nothing grows from that many Gaussians on; the last growth may pass it.
         scene_scale: what its sizes are relative to, world units.
         settings: arguments of gsplat's class, such as grow_grad2d, refine_start_iter, refine_stop_iter, refine_every.
 
@@ -52,6 +54,8 @@ class DefaultStrategy(DensityControl):
             }
             optimizers[name] = SimpleNamespace(param_groups=[{"params": [params[name]]}], state={params[name]: moments})
         before = dict(params)
+        device = params["means"].device
+        self.memory = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.memory.items()}
         self.strategy.grow_grad2d = self.growth if len(params["means"]) < self.cap else math.inf
         meta = render.extras["meta"]
         means2d = SimpleNamespace(grad=meta["means2d"].grad[0])
@@ -81,7 +85,8 @@ class MCMC(DensityControl):
     The dead move onto the living, the number grows to the cap, and positions are perturbed along the Gaussians' own shapes, the
     less the more opaque they are.
 
-    gsplat's class of that name needs CUDA; this is the same in torch.
+    gsplat's class of that name needs CUDA; this does in torch what it does. The paper's regularisers of opacities and scales
+    are not part of it.
 
     Args:
         cap: largest number of Gaussians.

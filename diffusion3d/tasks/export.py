@@ -61,11 +61,8 @@ class Export(Task):
         config, task = self.config, self.config.task
         asked = list(task.formats) if isinstance(task.formats, ListConfig) else task.formats
         chosen_formats(asked, splats=True)
-        representation, raw, camera = load_scene(config.run.source, list(config.run.trust), self.device)
-        count = min(len(value) for value in raw.values())
-        if task.scene >= count:
-            raise UserError(f"task.scene={task.scene}: {config.run.source} has scenes 0 to {count - 1}")
-        scene = representation.scene({name: value[task.scene : task.scene + 1] for name, value in raw.items()})
+        representation, raw, camera = load_scene(config.run.source, list(config.run.trust), self.device, task.scene)
+        scene = representation.scene(raw)
         formats = chosen_formats(asked, isinstance(scene, SplatScene))
         cameras = self._around(camera)
         metrics: dict[str, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,10 +18,10 @@ from diffusion3d.camera_sampling import Orbit
 from diffusion3d.cameras import Cameras
 from diffusion3d.data.base import PosedData, Splits
 from diffusion3d.errors import UserError
-from diffusion3d.export.pictures import write_grid
+from diffusion3d.export.pictures import render_views, write_grid
 from diffusion3d.guidance.base import Step
-from diffusion3d.metrics.images import psnr, ssim
-from diffusion3d.metrics.st_lpips import st_lpips
+from diffusion3d.metrics.images import WINDOW, psnr, ssim
+from diffusion3d.metrics.st_lpips import SMALLEST, st_lpips
 from diffusion3d.rendering.render import Render, composite
 from diffusion3d.representations.base import Representation, Scene
 from diffusion3d.tasks.base import Task
@@ -34,22 +35,34 @@ log = logging.getLogger(__name__)
 
 COVERED = 0.5
 """Alpha from which on a pixel counts as the object's."""
-AT_ONCE = 8
 SHOWN = 6
 
 
 class Fit(Task):
-    """Minimises weighted image errors over random training views, over a random background where the images have alpha."""
+    """Minimises weighted image errors of random training views, over random backgrounds where the images have alpha."""
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
+        weights: Mapping[str, float] = dict(task.loss)
+        if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
+            raise UserError(f"task.loss={weights}: weights must be >= 0, and one above")
+        if task.pixels is not None and weights["dssim"]:
+            raise UserError(f"task.pixels={task.pixels} picks single pixels, which have no SSIM: set task.loss.dssim=0")
+        if not task.own_maps and "sources" not in config.representation.provides:
+            raise UserError("task.own_maps=false is for representations with source views, such as ib_planes")
         data: Splits = build(config.data)
-        if data.train is None or data.test is None:
+        if data.test is None:
             raise UserError(
                 "task=fit needs data with training and test views of the same scenes, such as data=transforms"
             )
-        count = min(task.scenes, len(data.train))
+        count = task.scenes
+        if count > len(data.train):
+            raise UserError(f"task.scenes={count}, and the data hold {len(data.train)}: see data.scenes")
         observed, held = (whole(part, count) for part in (data.train, data.test))
+        if min(held.cameras.height, held.cameras.width) < WINDOW:
+            raise UserError(f"task=fit judges images of {WINDOW} x {WINDOW} pixels and more, see data.size")
+        if observed.alpha is not None and config.representation.get("background") is not None:
+            raise UserError("representation.background is for opaque images, and these have alpha: set it to null")
         camera: Orbit = build(config.camera)
         backgrounds: Backgrounds = build(task.background)
         representation: Representation = build(config.representation)
@@ -60,11 +73,6 @@ class Fit(Task):
         optimizer = SceneOptimizer(representation, raw, task.lr)
         self.files.record(renderer=representation.renderer(self.device))
         log.info("rendered by %s", representation.renderer(self.device))
-        weights: Mapping[str, float] = dict(task.loss)
-        if task.pixels is not None and weights["dssim"]:
-            raise UserError(f"task.pixels={task.pixels} picks single pixels, which have no SSIM: set task.loss.dssim=0")
-        if not task.own_maps and "sources" not in config.representation.provides:
-            raise UserError("task.own_maps=false is for representations with source views, such as ib_planes")
         views = observed.cameras.shape[1]
         white = torch.ones(count, 3, device=self.device)
         self.render: Render | None = None
@@ -72,7 +80,7 @@ class Fit(Task):
 
         def losses(index: int) -> dict[str, Tensor]:
             chosen = observed.select(views=torch.randperm(views)[: task.views]).to(self.device)
-            background = backgrounds.sample(count).to(self.device)
+            background = white if chosen.alpha is None else backgrounds.sample(count).to(self.device)
             pixels = None
             if task.pixels is not None:
                 shape = (*chosen.cameras.shape, task.pixels)
@@ -144,28 +152,36 @@ def at(images: Float[Tensor, "B V C H W"], pixels: Tensor | None) -> Float[Tenso
 
 
 def look(scene: Scene, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B V 3 H W"]:
-    """Images of many views, a few at a time, in [0, 1]."""
-    parts = [cameras.select(views=slice(i, i + AT_ONCE)) for i in range(0, cameras.shape[1], AT_ONCE)]
-    return torch.cat([composite(scene.render(part), background) for part in parts], 1).clamp(0, 1)
+    """Images of many views, in [0, 1]."""
+    return composite(render_views(scene, cameras), background).clamp(0, 1)
 
 
 def judge(images: Float[Tensor, "B V 3 H W"], held: PosedViews, suffix: str = "") -> dict[str, float]:
     """Mean PSNR, that of the object's pixels alone, and SSIM of all held-out views, on white; the PSNR of the worst scene."""
-    truth = held.over(torch.ones(images.shape[0], 3))
-    value = psnr(images.flatten(0, 1), truth.flatten(0, 1)).view(images.shape[:2])
-    scores = {"psnr": float(value.mean()), "ssim": float(ssim(images.flatten(0, 1), truth.flatten(0, 1)).mean())}
+    white = torch.ones(images.shape[0], 3)
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    for view in range(images.shape[1]):
+        one = held.select(views=slice(view, view + 1))
+        mine, truth = images[:, view], one.over(white)[:, 0]
+        found["psnr"].append(psnr(mine, truth))
+        found["ssim"].append(ssim(mine, truth))
+        if one.alpha is not None:
+            found["psnr_masked"].append(psnr(mine, truth, one.alpha[:, 0] > COVERED))
+    values = {name: torch.stack(rows, 1) for name, rows in found.items()}
+    scores = {name: float(value.nanmean()) for name, value in values.items() if not bool(value.isnan().all())}
     if len(images) > 1:
-        scores["psnr_worst"] = float(value.mean(1).min())
-    if held.alpha is not None:
-        inside = psnr(images.flatten(0, 1), truth.flatten(0, 1), held.alpha.flatten(0, 1) > COVERED)
-        scores["psnr_masked"] = float(inside.nanmean())
+        scores["psnr_worst"] = float(values["psnr"].mean(1).min())
     return {f"test/{name}{suffix}": score for name, score in scores.items()}
 
 
 def perceptual(images: Float[Tensor, "B V 3 H W"], held: PosedViews) -> dict[str, float]:
-    """Mean ST-LPIPS over all held-out views, on white; nothing where its weights are not installed."""
-    distance = st_lpips(images.flatten(0, 1), held.over(torch.ones(images.shape[0], 3)).flatten(0, 1))
-    return {} if distance is None else {"test/st_lpips": float(distance.mean())}
+    """Mean ST-LPIPS over all held-out views, on white; nothing where its weights are not installed or the images too small."""
+    if min(images.shape[-2:]) < SMALLEST:
+        return {}
+    truth = held.over(torch.ones(images.shape[0], 3))
+    found = [st_lpips(images[:, view], truth[:, view]) for view in range(images.shape[1])]
+    distances = [distance for distance in found if distance is not None]
+    return {"test/st_lpips": float(torch.stack(distances).mean())} if distances else {}
 
 
 def baselines(observed: PosedViews, held: PosedViews) -> dict[str, float]:

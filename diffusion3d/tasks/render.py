@@ -17,19 +17,23 @@ from diffusion3d.tasks.media import write_media
 
 
 def load_scene(
-    source: str, trusted: list[str], device: torch.device
+    source: str, trusted: list[str], device: torch.device, scene: int = 0
 ) -> tuple[Representation, dict[str, torch.Tensor], Orbit]:
-    """The representation, raw tensors and cameras that a finished run left.
+    """The representation, raw tensors [1, …] of one scene, and cameras that a finished run left.
 
     Raises:
-        UserError: it is no run directory, or it holds no scene.
+        UserError: it is no run directory, or it holds no such scene.
     """
     directory = Path(source)
     config = load_config(directory, trusted)
     found = load_checkpoint(directory / "checkpoints")
     if found is None or "raw" not in found[1]["task"]:
         raise UserError(f"{directory} holds no scene: it has no whole checkpoint of a distillation or fit")
-    raw = {name: value.to(device) for name, value in found[1]["task"]["raw"].items()}
+    saved = found[1]["task"]["raw"]
+    count = min(len(value) for value in saved.values())
+    if scene >= count:
+        raise UserError(f"task.scene={scene}: {directory} has scenes 0 to {count - 1}")
+    raw = {name: value[scene : scene + 1].to(device) for name, value in saved.items()}
     representation: Representation = build(config.representation)
     representation.load_state(found[1]["task"]["density"])
     return representation, raw, build(config.camera)
@@ -40,7 +44,7 @@ class RenderScene(Task):
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
-        representation, raw, camera = load_scene(config.run.source, list(config.run.trust), self.device)
+        representation, raw, camera = load_scene(config.run.source, list(config.run.trust), self.device, task.scene)
         cameras = camera.turntable(task.frames, task.size, tuple(task.elevation), task.turns)
         background = torch.tensor([list(task.background)], dtype=torch.float32, device=self.device)
         write_media(self.files, representation.scene(raw), cameras.to(self.device), background, task.fps)

@@ -153,7 +153,7 @@ def test_density_control_comes_back_from_its_state(representation):
             rep.density_control(owner, optimizer, render, step)
             optimizer.zero_grad()
 
-    start = 100
+    start = 112  # a step at which splats are split and fields look where they are
     owner = SceneParameters(representation, raw_of(representation))
     go(owner, representation, range(start - 2, start))
     state = {name: value.clone() for name, value in representation.state().items()}

@@ -85,12 +85,15 @@ def test_occupancy_finds_where_a_field_is():
         occupancy.update(step, torch.device("cpu"), lambda x: 50.0 * (x.norm(dim=-1) < 0.5))
     side = (torch.arange(16) + 0.5) / 8 - 1
     distance = torch.stack(torch.meshgrid(side, side, side, indexing="ij"), -1).norm(dim=-1)
-    reach = 3**0.5 / 16
+    reach = 3**0.5 * (1 / 16 + 1 / 8)  # half a cell, and the one around
     assert occupancy.cells[distance < 0.5 - reach].all() and not occupancy.cells[distance > 0.5 + reach].any()
     other = Occupancy(size=16)
     other.load_state(occupancy.state())
     assert torch.equal(other.cells, occupancy.cells)
     other.load_state(Occupancy(size=16).state())
+    fog = Occupancy(size=16)
+    fog.update(0, torch.device("cpu"), lambda x: torch.full_like(x[:, 0], 1e-6))
+    assert fog.cells.all(), "where there is nothing yet, anything may come"
 
 
 @pytest.mark.parametrize("name", FIELDS)

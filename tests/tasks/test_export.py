@@ -51,8 +51,12 @@ def box(finished, monkeypatch):
             [half] = raw["half"]
             return Box((0.0, 0.0, 0.0), tuple(half.tolist()))
 
-    raw = {"half": torch.tensor([[0.7, 0.5, 0.3], [0.2, 0.2, 0.2]])}
-    monkeypatch.setattr(export, "load_scene", lambda *_: (Boxes(), raw, Orbit(32, elevation=(-60.0, 60.0))))
+    halves = torch.tensor([[0.7, 0.5, 0.3], [0.2, 0.2, 0.2]])
+
+    def load(source, trusted, device, scene):
+        return Boxes(), {"half": halves[scene : scene + 1]}, Orbit(32, elevation=(-60.0, 60.0))
+
+    monkeypatch.setattr(export, "load_scene", load)
     return finished
 
 
@@ -115,7 +119,6 @@ def test_what_is_asked_for_and_nothing_else(box, tmp_path):
     [
         ("task.formats=[spz]", "spz holds Gaussians and this scene has none; it can become glb, obj, mesh_ply, videos"),
         ("task.formats=[glb,stl]", "there is no stl; there are ply, spz, splat, glb"),
-        ("task.scene=2", r"has scenes 0 to 1"),
         ("task.elevation=[40,10]", r"-90 <= low <= high <= 90"),
         ("task.elevation=[1]", r"list of 2 numbers"),
         ("task.resolution=2", r"task.resolution=2 must be a number, at least 8"),
@@ -139,3 +142,8 @@ def test_formats_are_chosen_by_what_the_scene_is():
 def test_export_needs_a_finished_run(tmp_path):
     with pytest.raises(UserError, match="task=export needs a finished run: add run=DIR"):
         diffusion3d.run(["task=export", "logger=none", f"hydra.run.dir={tmp_path / 'out'}"])
+
+
+def test_a_scene_that_the_run_does_not_have_is_refused(finished, tmp_path):
+    with pytest.raises(UserError, match=r"task.scene=1: .* has scenes 0 to 0"):
+        exported(finished, tmp_path / "out", "task.scene=1")

@@ -60,10 +60,14 @@ def test_every_control_of_the_number_of_splats_works(density, tmp_path):
     assert metrics["steps"] == 12 and count != 60
 
 
-@pytest.mark.parametrize("name", ["gsplat", "nerf"])
+@pytest.mark.parametrize("name", ["gsplat", "mcmc", "adaptive", "nerf"])
 def test_a_resumed_fit_is_the_undisturbed_one(name, tmp_path):
-    typed = [f"representation={name}", *TINY[name], "task.checkpoint_every=2", "task.preview_every=3"]
+    typed = [*TINY.get(name, SCENE), "task.checkpoint_every=2", "task.preview_every=3"]
+    if name in choices("density"):
+        early = {"adaptive": ["refine_start_iter=1", "refine_every=2"]}.get(name, ["start=1", "every=2"])
+        typed += [f"density@representation.density={name}", *(f"representation.density.{setting}" for setting in early)]
     if name == "nerf":
+        typed += ["representation=nerf"]
         typed += ["representation.occupancy.every=2", "task.pixels=50"]
     fit(tmp_path / "whole", *typed, "task.steps=6")
     fit(tmp_path / "cut", *typed, "task.steps=6", "task.minutes=0")
@@ -74,18 +78,61 @@ def test_a_resumed_fit_is_the_undisturbed_one(name, tmp_path):
 
 
 def test_views_can_be_fitted_without_their_own_maps(tmp_path):
-    typed = ["representation=ib_planes", *TINY["ib_planes"], "task.pixels=50", "task.steps=2", "task.own_maps=false"]
-    assert fit(tmp_path / "planes", *typed)["steps"] == 2
+    typed = ["representation=ib_planes", *TINY["ib_planes"], "task.pixels=50", "task.steps=2"]
+    finals = []
+    for own in ("false", "true"):
+        fit(tmp_path / own, *typed, "data.train_views=3", f"task.own_maps={own}")
+        finals.append(load_checkpoint(tmp_path / own / "checkpoints")[1]["task"]["raw"]["maps"])
+    assert not torch.equal(*finals)
     with pytest.raises(UserError, match="own_maps=false is for representations with source views"):
         fit(tmp_path / "splats", *SCENE, "task.own_maps=false")
 
 
-def test_several_scenes_are_fitted_at_once(tmp_path):
-    typed = ["representation=triplane", *TINY["triplane"], "data.scenes=2", "task.scenes=2", "task.pixels=50"]
+@pytest.mark.parametrize("name", choices("representation"))
+def test_several_scenes_are_fitted_at_once(name, tmp_path):
+    typed = [f"representation={name}", *TINY.get(name, []), "data.scenes=2", "task.scenes=2"]
+    typed += ["task.pixels=50"] if name not in ("gsplat", "image") else []
     metrics = fit(tmp_path, *typed, "task.steps=3")
     raw = load_checkpoint(tmp_path / "checkpoints")[1]["task"]["raw"]
     assert all(value.shape[0] == 2 for value in raw.values())
     assert metrics["test/psnr_worst"] <= metrics["test/psnr"]
+
+
+def test_the_number_of_splats_is_controlled_for_one_scene_alone(tmp_path):
+    with pytest.raises(UserError, match=r"one scene, not for 2: set representation.density=null"):
+        fit(tmp_path, *SCENE, "data.scenes=2", "task.scenes=2")
+
+
+def test_a_rendered_run_shows_one_of_its_scenes(tmp_path):
+    typed = ["representation=voxels", *TINY["voxels"], "data.scenes=2", "task.scenes=2", "task.pixels=20"]
+    fit(tmp_path / "fit", *typed, "task.steps=1")
+    again = ["task=render", "logger=none", f"run={tmp_path / 'fit'}", "task.size=16", "task.frames=2"]
+    diffusion3d.run([*again, "task.scene=1", f"hydra.run.dir={tmp_path / 'one'}"])
+    with pytest.raises(UserError, match="task.scene=2: .* has scenes 0 to 1"):
+        diffusion3d.run([*again, "task.scene=2", f"hydra.run.dir={tmp_path / 'two'}"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["task.scenes=2"], "task.scenes=2, and the data hold 1"),
+        (["task.loss={l1: 0.0, l2: 0.0, dssim: 0.0, alpha: 0.0}"], "weights must be >= 0, and one above"),
+        (["task.loss.l2=-1.0"], "weights must be >= 0, and one above"),
+        (["data.size=8"], "judges images of 11 x 11 pixels and more"),
+        (["task.pixels=0"], "task.pixels=0 must be a number, at least 1"),
+        (["representation=nerf", "representation.renderer.samples=0"], "samples=0 and chunk=1048576 must be positive"),
+        (
+            [
+                "representation=nerf",
+                "representation.background={_target_: diffusion3d.representations.background.LearnedBackground}",
+            ],
+            "representation.background is for opaque images",
+        ),
+    ],
+)
+def test_what_cannot_work_is_one_line_before_the_first_step(typed, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        fit(tmp_path, *(SCENE if "representation=nerf" not in typed else []), *typed)
 
 
 def test_losses_that_single_pixels_cannot_give_are_refused(tmp_path):
