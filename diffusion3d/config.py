@@ -162,7 +162,7 @@ def check_targets(config: DictConfig, trusted: Sequence[str] = ()) -> None:
     if modules:
         raise UserError(
             f"the run directory's config names things of {', '.join(modules)} that diffusion3d's own configs do not name; "
-            f"if you trust them, add run.trust=[{','.join(modules)}]"
+            f"if you trust them, add run.trust=[{','.join(modules)}] (diffusion3d.view: --trust {' --trust '.join(modules)})"
         )
 
 
@@ -199,7 +199,7 @@ def check_same(config: DictConfig, directory: Path) -> None:
     before: Any = OmegaConf.to_container(load_config(directory, config.run.trust), resolve=True)
     now = resolved(config)
     for content in (before, now):
-        for key in ("run", "logger", "tags", "paths"):
+        for key in ("run", "logger", "viewer", "tags", "paths"):
             content.pop(key, None)
         for key in ("steps", "minutes"):
             content["task"].pop(key, None)

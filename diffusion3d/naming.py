@@ -38,7 +38,7 @@ def run_name(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> st
         choices: {group: chosen file}.
     """
     shapes_result = {
-        key: value for key, value in config.items() if key not in ("hydra", "run", "paths", "logger", "tags")
+        key: value for key, value in config.items() if key not in ("hydra", "run", "paths", "logger", "viewer", "tags")
     }
     shapes_result["source"] = config.get("run", {}).get("source")
     named = ["task", *(group for group in ("representation", "guidance") if group in config["task"].get("uses", []))]

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from diffusion3d.errors import UserError
 from diffusion3d.files import write_text
 
-HARMLESS = re.compile(r"task\.(steps|minutes)|logger(\..*)?|tags|run\.(resume|trust|debug)|hydra\..*")
+HARMLESS = re.compile(r"task\.(steps|minutes)|logger(\..*)?|viewer(\..*)?|tags|run\.(resume|trust|debug)|hydra\..*")
 """Keys that may be typed beside `run.resume`: they leave the steps already done as they are."""
 
 
@@ -43,6 +43,7 @@ def to_hydra(typed: Sequence[str], multirun: bool = False) -> list[str]:
 
     All after `prompt=` is literal; in a multirun commas separate prompts and quotes around a prompt protect its commas.
     `run=DIR` is short for `run.source=DIR`. These two, `run.resume`, `paths.*` and `hydra.run.dir` may hold any character.
+    `viewer=true` is short for `viewer.enabled=true`.
 
     Raises:
         UserError: an argument is not `key=value` or not valid text.
@@ -64,6 +65,8 @@ def to_hydra(typed: Sequence[str], multirun: bool = False) -> list[str]:
             key = key.removesuffix("run") + "run.source" if name == "run" else key
             literal = value == "null" or multirun
             overrides.append(f"{key}={value if literal else quote(escape(_absolute(value)))}")
+        elif name == "viewer":
+            overrides.append(f"{key}.enabled={value}")
         elif (
             name.startswith(("paths.", "hydra.run.dir", "hydra.sweep.dir"))
             and not multirun
@@ -128,7 +131,7 @@ def resumed(directory: Path, overrides: Sequence[str]) -> list[str]:
     if refused:
         raise UserError(
             f"run.resume continues a run as it was started, so {', '.join(refused)} cannot be changed; "
-            "beside it only task.steps, task.minutes, logger and tags may be given"
+            "beside it only task.steps, task.minutes, logger, viewer and tags may be given"
         )
     saved = load_overrides(directory)
     typed = {key_of(override) for override in overrides}

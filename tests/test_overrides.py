@@ -130,3 +130,8 @@ def test_directories_without_overrides_are_refused(content, tmp_path):
 def test_saved_overrides_are_plain_yaml(tmp_path):
     save_overrides(["prompt='1e3'", "a=\\${b}"], tmp_path / "overrides.yaml")
     assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == ["prompt='1e3'", "a=\\${b}"]
+
+
+def test_short_keys():
+    typed = ["viewer=true", "viewer.port=1", "run=/a b"]
+    assert to_hydra(typed) == ["viewer.enabled=true", "viewer.port=1", "run.source='/a b'"]

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 QUIET_SECONDS = 10.0
 STEPS_PER_FETCH = 10
 
+Watch = Callable[[int, float], bool]
+"""Called with the number of steps done and the last known loss, and again for as long as it returns True: a pause, which a
+signal ends and which does not count as minutes."""
+
 
 def loop(
     run: Run,
@@ -40,6 +44,7 @@ def loop(
     checkpoint_every: int = 1000,
     preview: Callable[[int], None] | None = None,
     preview_every: int = 100,
+    watch: AbstractContextManager[Watch | None] | None = None,
 ) -> int:
     """Run steps 0 to `steps` - 1, from the run's last checkpoint where it has one.
 
@@ -56,6 +61,7 @@ def loop(
         checkpoint_every: in steps; one is also written at the end and on a signal.
         preview: called with the number of steps done, every `preview_every` of them and at the end; random numbers that
             it draws change nothing.
+        watch: gives what is called after each step, see `Watch`. Random numbers that it draws change nothing.
 
     Returns:
         The number of steps done in all: fewer than `steps` when the minutes ran out.
@@ -97,7 +103,7 @@ def loop(
 
     done = start
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    with _signals() as stop, _Progress(start, steps) as progress:
+    with _signals() as stop, _Progress(start, steps) as progress, watch or nullcontext() as watching:
         while done < steps and time.monotonic() < deadline and not stop:
             begin = time.perf_counter()
             terms = losses(done)
@@ -110,6 +116,12 @@ def loop(
             fetched.complete(time.perf_counter() - begin, extra)
             done += 1
             progress.advance(fetched.loss)
+            if watching is not None:
+                begin, before = time.monotonic(), rng_state()
+                while watching(done, fetched.loss) and not stop:
+                    pass
+                set_rng_state(before)
+                deadline += time.monotonic() - begin
             if done % preview_every == 0:
                 show(done)
             if done % checkpoint_every == 0 and done < steps:
