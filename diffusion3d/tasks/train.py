@@ -99,6 +99,12 @@ class Train(Task):
             learner.load_state_dict(state["learner"])
             average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
+            for (
+                parameter,
+                kept,
+            ) in optimizer.state.items():  # the fused step takes it for granted that both lie alike in memory
+                for name in ("exp_avg", "exp_avg_sq"):
+                    kept[name] = torch.empty_like(parameter).copy_(kept[name])
 
         loop(
             self.files,

@@ -221,12 +221,16 @@ def test_weights_survive_a_round_trip(tmp_path):
 
 @pytest.mark.parametrize("name", ["validation", "train"])
 def test_empty_data_are_refused(name, typed, tmp_path, monkeypatch):
-    from diffusion3d.data.base import Splits
+    from diffusion3d.data.base import InMemory, Splits
     from diffusion3d.tasks import train
 
     def empty(node, **arguments):
         data = build(node, **arguments)
-        return Splits(**{**vars(data), name: type(data.train)([], 4, SIZE)}) if isinstance(data, Splits) else data
+        if not isinstance(data, Splits):
+            return data
+        full = data.train
+        nothing = InMemory(full.cameras.select(scenes=slice(0)), full.pixels[:0], [])
+        return Splits(**{**vars(data), name: nothing})
 
     build = train.build
     monkeypatch.setattr(train, "build", empty)
