@@ -21,6 +21,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "task.count": (1, math.inf),
     "task.views": (1, math.inf),
     "task.scene": (0, math.inf),
+    "task.scenes": (1, math.inf),
+    "task.pixels": (1, math.inf),
     "task.resolution": (8, math.inf),
     "task.truncation": (1, math.inf),
     "task.smooth": (0, math.inf),

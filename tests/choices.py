@@ -1,5 +1,7 @@
 """Every choice of a config group, composed as the runner composes it, with networks and scenes small enough for tests."""
 
+from pathlib import Path
+
 import torch
 from omegaconf import DictConfig
 
@@ -34,7 +36,13 @@ FIELDS = {
     "voxels_factorised": [*OCCUPIED, "representation.encoding.size=16", "representation.encoding.components=4"],
     "ib_planes": [*FIELD, "representation.sources=3", "representation.size=16", "representation.features=4"],
 }
-TINY = {"prior": {"ddpm": PRIOR}, "representation": {"gsplat": SCENE, **FIELDS}, "camera": {"orbit": CAMERA}}
+EDITING = [f"run={Path(__file__).parent / 'guidance' / 'source_run'}", "guidance.source_prompt=a red car"]
+TINY = {
+    "prior": {"ddpm": PRIOR},
+    "representation": {"gsplat": SCENE, **FIELDS},
+    "camera": {"orbit": CAMERA},
+    "guidance": {"dds": EDITING, "pds": EDITING},
+}
 """What makes a choice small; one that is not listed is tested as it ships."""
 
 

@@ -1,4 +1,7 @@
-"""A prior whose denoiser is known exactly: data N(prompt, spread²) where there is text, N(null, spread²) elsewhere."""
+"""A prior whose denoiser is known exactly: data N(prompt, spread²) where there is text, N(null, spread²) elsewhere.
+
+`others` gives other prompts a mean of their own.
+"""
 
 import torch
 
@@ -10,10 +13,11 @@ from diffusion3d.priors.base import Prior
 class GaussianPrior(Prior):
     space, image_size = "pixel", 1
 
-    def __init__(self, prompt=1.0, null=0.4, spread=0.3):
+    def __init__(self, prompt=1.0, null=0.4, spread=0.3, others=None):
         super().__init__()
         self.schedule = Schedule.cosine(1000, 64)
         self.prompt, self.null, self.spread = prompt, null, spread
+        self.told = {name: (mean - null) / (prompt - null) for name, mean in (others or {}).items()}
         self.calls = 0
 
     def encode(self, images):
@@ -23,7 +27,7 @@ class GaussianPrior(Prior):
         return x
 
     def condition(self, prompts, cameras, background=None):
-        tokens = torch.ones(len(prompts), 1, 1, 1)
+        tokens = torch.tensor([self.told.get(prompt, 1.0) for prompt in prompts]).view(-1, 1, 1, 1)
         return Condition(tokens=tokens, cameras=cameras, extra={"background": torch.zeros(len(prompts), 3)})
 
     def denoise(self, x_t, t, condition):

@@ -27,3 +27,29 @@ def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
     dims = tuple(range(1, guided.ndim))
     factor = conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True).clamp(min=1e-6)
     return guided * (share * factor + 1 - share)
+
+
+def composed(
+    predictions: Mapping[str, Prediction], weights: Mapping[str, float], perpendicular: bool = False
+) -> Tensor:
+    """cond + sum(w_i (cond_i - null)): several prompts at once (Liu et al. 2022, algorithm 1).
+
+    Args:
+        predictions: "cond", "null" and those that `weights` names.
+        weights: {name: w_i}; a negative one pushes away.
+        perpendicular: of each cond_i - null only what is perpendicular to cond - null, scene by scene, so that a negative
+            prompt takes nothing away from the prompt itself (Perp-Neg, Armandpour et al. 2023).
+    """
+    cond, null = predictions["cond"].x0, predictions["null"].x0
+    total = cond
+    for name, weight in weights.items():
+        delta = predictions[name].x0 - null
+        total = total + weight * (across(delta, cond - null) if perpendicular else delta)
+    return total
+
+
+def across(delta: Tensor, main: Tensor) -> Tensor:
+    """The part of `delta` that is perpendicular to `main`, each scene a vector; all of it where `main` is 0."""
+    dims = tuple(range(1, delta.ndim))
+    along = (delta * main).sum(dims, keepdim=True) / main.square().sum(dims, keepdim=True).clamp(min=1e-12)
+    return delta - along * main

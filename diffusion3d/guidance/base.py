@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffusion3d.cameras import Cameras
@@ -85,7 +84,10 @@ class Guidance(nn.Module, ABC):
         """{name: scalar}; their sum is minimised."""
 
     def prepare(self, scene: Scene, condition: Condition) -> None:
-        """Called once before the first step."""
+        """Called once before the first step, with the scene as it starts.
+
+        Where the run starts from another one (`run=DIR`), that one's scene is given, and nothing changes it later.
+        """
 
     def update(self, step: Step) -> None:
         """Called after the backward pass (a learner inside the scheme takes its own step here)."""
@@ -103,8 +105,3 @@ def surrogate(x: Tensor, grad: Tensor) -> Tensor:
     """A scalar whose gradient with respect to x is grad / (B V): 0.5 sum((x - target)²) / (B V), target = x - grad."""
     target = (x - grad).detach()
     return 0.5 * (x - target).square().sum() / (x.shape[0] * x.shape[1])
-
-
-def uniform_level(low: int, high: int, scenes: int, device: torch.device) -> Tensor:
-    """One level per scene, uniform in low … high, drawn from torch's global CPU generator."""
-    return torch.randint(low, high + 1, (scenes,)).to(device)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition
-from diffusion3d.errors import UserError
 from diffusion3d.guidance.base import Scheduled, Step, Term, scheduled_at
 from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import Scene
@@ -62,18 +61,12 @@ class RayEntropy(Regulariser):
 class Orientation(Regulariser):
     """Mean sum(w max(0, n . d)²): visible normals that face away from the camera cost (Verbin et al. 2022, equation 11).
 
-    Needs a render with normals, such as a lit one.
-
-    Raises:
-        UserError: the render has none.
+    Only lit renders have normals (task.shading); on the others it is 0.
     """
 
     def measure(self, scene: Any, render: Render) -> Tensor:
-        if "facing_away" not in render.extras:
-            raise UserError(
-                "the orientation term needs normals: light the renders (task.shading) or set its weight to 0"
-            )
-        return render.extras["facing_away"].mean()
+        facing_away: Tensor | None = render.extras.get("facing_away")
+        return render.alpha.new_zeros(()) if facing_away is None else facing_away.mean()
 
 
 class Sparsity(Regulariser):

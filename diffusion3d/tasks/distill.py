@@ -14,31 +14,39 @@ from diffusion3d.errors import UserError
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.guidance.base import Guidance, Step, Term
 from diffusion3d.rendering.render import Render, composite
-from diffusion3d.representations.base import Representation
+from diffusion3d.representations.base import Representation, Scene
 from diffusion3d.shading import Shadings
 from diffusion3d.tasks.base import Task
 from diffusion3d.tasks.build import CAPABILITIES, build
 from diffusion3d.tasks.loop import loop
 from diffusion3d.tasks.media import write_scene
+from diffusion3d.tasks.render import load_scene
 from diffusion3d.tasks.scene_optimizer import SceneOptimizer
 
 log = logging.getLogger(__name__)
 
 
 class Distill(Task):
-    """Text to 3D. It knows the prior, the representation, the guidance and the cameras by their contracts only."""
+    """Text to 3D, or with `run=DIR` from the scene of a finished run, which editing schemes compare with.
+
+    It knows the prior, the representation, the guidance and the cameras by their contracts only.
+    """
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
-        prior = self.frozen_prior()
-        camera: Orbit = build(config.camera)
-        turntable = camera.turntable(size=task.video_size)
-        backgrounds: Backgrounds = build(task.background)
         shadings: Shadings = build(task.shading)
         if shadings.lit and "normals" not in config.representation.provides:
             raise UserError(
                 "task.shading lights the views, which needs a representation with normals, such as representation=nerf"
             )
+        if config.representation.get("background") is not None and "background" in config.prior.provides:
+            raise UserError(
+                "representation.background is for priors that are told no colour, and this one is: set it to null"
+            )
+        prior = self.frozen_prior()
+        camera: Orbit = build(config.camera)
+        turntable = camera.turntable(size=task.video_size)
+        backgrounds: Backgrounds = build(task.background)
         representation: Representation = build(config.representation)
         guidance: Guidance = build(config.guidance, prior=prior).to(self.device)
         terms: dict[str, Term] = {
@@ -46,11 +54,12 @@ class Distill(Task):
             for name, node in config.terms.items()
             if node and name not in CAPABILITIES
         }
-        raw = {name: value.to(self.device) for name, value in representation.init(1).items()}
+        raw, source = self.start(representation)
         optimizer = SceneOptimizer(representation, raw, task.lr)
         self.files.record(renderer=representation.renderer(self.device))
         log.info("rendered by %s", representation.renderer(self.device))
-        guidance.prepare(optimizer.scene(), prior.condition([config.prompt], camera.turntable(1).to(self.device)))
+        first = prior.condition([config.prompt], camera.turntable(1).to(self.device))
+        guidance.prepare(optimizer.scene() if source is None else source, first)
         self.render: Render | None = None
 
         def losses(index: int) -> dict[str, Tensor]:
@@ -96,3 +105,21 @@ class Distill(Task):
         )
         write_scene(self.files, representation, optimizer.raw, turntable.to(self.device), white, task.fps)
         return {"steps": done, "parameters": sum(value.numel() for value in optimizer.raw.values())}
+
+    def start(self, representation: Representation) -> tuple[dict[str, Tensor], Scene | None]:
+        """Raw tensors to start from, and with `run=DIR` the scene of that run, which stays as it is.
+
+        Raises:
+            UserError: that run's scene is of another kind than the representation's.
+        """
+        raw = {name: value.to(self.device) for name, value in representation.init(1).items()}
+        run = self.config.run
+        if run.source is None:
+            return raw, None
+        owner, kept, _ = load_scene(run.source, list(run.trust), self.device)
+        if {name: value.shape[2:] for name, value in kept.items()} != {n: value.shape[2:] for n, value in raw.items()}:
+            raise UserError(
+                f"{run.source} holds a scene of another kind than representation={self.config.representation._target_}: "
+                "choose the representation, with the settings, that the run had"
+            )
+        return {name: value.clone() for name, value in kept.items()}, owner.scene(kept)

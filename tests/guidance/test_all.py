@@ -1,5 +1,7 @@
 """What every guidance scheme of the config group keeps."""
 
+import functools
+
 import pytest
 import torch
 
@@ -16,9 +18,13 @@ def prior():
     return make_prior()
 
 
+config = functools.cache(chosen)
+
+
 @pytest.fixture(params=choices("guidance"))
 def guidance(request, prior):
-    return build(chosen("guidance", request.param), prior=prior)
+    torch.manual_seed(0)
+    return build(config("guidance", request.param), prior=prior)
 
 
 class Picture:
@@ -37,7 +43,7 @@ def guide(guidance, prior, step, seed=0):
     """({name: loss}, the gradient on the picture)."""
     scene, views = Picture(), cameras()
     condition = prior.condition(["a castle"], views, torch.full((1, 3), 0.5))
-    guidance.prepare(scene, condition)
+    guidance.prepare(Picture(), condition)
     torch.manual_seed(seed)
     losses = guidance(scene, scene.render(views), views, condition, step)
     sum(losses.values()).backward()
@@ -78,8 +84,10 @@ def test_the_prompt_matters(guidance, prior):
     scene, views = Picture(), cameras()
     gradients = []
     for prompt in ("a castle", "a green dog on a yellow car"):
+        condition = prior.condition([prompt], views)
+        guidance.prepare(Picture(), condition)
         torch.manual_seed(0)
-        losses = guidance(scene, scene.render(views), views, prior.condition([prompt], views), STEPS[0])
+        losses = guidance(scene, scene.render(views), views, condition, STEPS[0])
         gradients.append(torch.autograd.grad(sum(losses.values()), scene.rgb)[0])
     assert not torch.allclose(gradients[0], gradients[1], rtol=1e-3)
 
