@@ -98,7 +98,7 @@ class Files:
                 )
             if info.file_size > MAX_MEMBER:
                 raise UserError(
-                    f"{self.root}: {info.filename!r} has {info.file_size} bytes, more than {MAX_MEMBER}; unpack it into a folder"
+                    f"{self.root}: {info.filename!r} has {info.file_size} bytes, more than {MAX_MEMBER}; unpack the zip"
                 )
         total = sum(info.file_size for info in infos)
         if total > MAX_BYTES:

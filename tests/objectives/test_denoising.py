@@ -128,7 +128,9 @@ def test_the_background_is_told_and_seen(prior, monkeypatch):
 
     monkeypatch.setattr(prior, "denoise", denoise)
     clean = torch.full((2, 2), -1)
-    error = objective.difference(batch, colour, clean, torch.zeros(2, dtype=torch.bool), torch.zeros(2, 2, 3, SIZE, SIZE))
+    error = objective.difference(
+        batch, colour, clean, torch.zeros(2, dtype=torch.bool), torch.zeros(2, 2, 3, SIZE, SIZE)
+    )
     assert (error == 0).all(), "the target is what a clean view holds"
     assert torch.equal(seen["told"], colour)
     corner = prior.encode(batch.over(colour))[:, 0, :, 0, 0]
