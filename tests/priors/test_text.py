@@ -48,7 +48,9 @@ def test_what_a_prompt_gets_does_not_depend_on_the_others(encoder):
     together = encoder.encode(["a dog", "a castle on a green hill", "a dog"])
     fresh = SentenceEncoder().encode(["a dog"])
     for row in (0, 2):
-        assert torch.equal(together.tokens[row, :, :4], fresh.tokens[0]) and torch.equal(together.pooled[row], fresh.pooled[0])
+        assert torch.equal(together.tokens[row, :, :4], fresh.tokens[0]) and torch.equal(
+            together.pooled[row], fresh.pooled[0]
+        )
     assert not together.token_mask[0, 0, 4:].any()
 
 
