@@ -36,7 +36,13 @@ def run(tmp_path_factory):
 
 def test_it_serves_the_page_until_ctrl_c(run):
     command = [sys.executable, "-m", "diffusion3d.view", str(run), "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     patience = threading.Timer(300, process.kill)
     patience.start()
     try:
