@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         view(given.run, given.host, given.port, given.trust, given.device)
     except KeyboardInterrupt:
         return 0
-    except Exception as error:
+    except Exception as error:  # Hydra wraps what the run's own classes raise
         cause = user_error(error)
         if not isinstance(cause, UserError):
             raise

@@ -126,9 +126,11 @@ class Resolver(trimesh.resolvers.Resolver):
         return "/".join(parts)
 
     def write(self, name: str, data: Any) -> None:
+        """Abstract in trimesh, whose exporters alone call it."""
         raise NotImplementedError
 
     def namespaced(self, namespace: str) -> Resolver:
+        """Abstract in trimesh, whose readers do not call it."""
         raise NotImplementedError
 
     def keys(self) -> list[str]:

@@ -313,10 +313,8 @@ def _pairs(
     return (ids, pixel) if kept.all() else (ids[kept], pixel[kept])
 
 
-def spherical_harmonics(
-    degree: int, viewdirs: Float[Tensor, "*S 3"], coefficients: Float[Tensor, "*S K 3"]
-) -> Float[Tensor, "*S 3"]:
-    """Colours of real spherical harmonics up to a degree of 3, seen along directions of any length (Sloan 2013)."""
+def sh_bases(degree: int, viewdirs: Float[Tensor, "*S 3"]) -> Float[Tensor, "*S K"]:
+    """All (degree + 1)² real spherical harmonics up to a degree of 3, along directions of any length (Sloan 2013)."""
     x, y, z = F.normalize(viewdirs, dim=-1).unbind(-1)
     bases = [torch.full_like(x, 0.2820947917738781)]
     if degree > 0:
@@ -330,4 +328,12 @@ def spherical_harmonics(
         bases += [-0.5900435899266435 * s, 1.445305721320277 * z * xy, f * y]
         bases += [z * (1.865881662950577 * z * z - 1.119528997770346), f * x]
         bases += [1.445305721320277 * z * xx_yy, -0.5900435899266435 * c]
-    return (torch.stack(bases, -1)[..., None] * coefficients[..., : len(bases), :]).sum(-2)
+    return torch.stack(bases, -1)
+
+
+def spherical_harmonics(
+    degree: int, viewdirs: Float[Tensor, "*S 3"], coefficients: Float[Tensor, "*S K 3"]
+) -> Float[Tensor, "*S 3"]:
+    """Colours of real spherical harmonics up to a degree, seen along directions of any length."""
+    bases = sh_bases(degree, viewdirs)
+    return (bases[..., None] * coefficients[..., : bases.shape[-1], :]).sum(-2)

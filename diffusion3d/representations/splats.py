@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from scipy.special import sph_harm_y
 from torch import Tensor
 
 from diffusion3d.errors import UserError
+from diffusion3d.rendering.reference import sh_bases
 
 SH_C0 = 0.28209479177387814
 """Degree-0 spherical harmonic: colour = 0.5 + SH_C0 sh[0]."""
@@ -88,7 +88,7 @@ class Splats:
             means=self.means[:, order],
             log_scales=self.log_scales[:, order],
             quats=self.quats[:, [0, *(axis + 1 for axis in order)]],
-            sh=torch.einsum("kj,njc->nkc", _sh_rotation(self.degree, np.eye(3)[order]), self.sh),
+            sh=torch.einsum("kj,njc->nkc", _sh_rotation(self.degree, order), self.sh),
         )
 
 
@@ -100,24 +100,11 @@ def splats_of(raw: Mapping[str, Tensor]) -> Splats:
     return Splats(raw["means"][0], raw["scales"][0], raw["quats"][0], raw["opacities"][0], sh)
 
 
-def sh_basis(degree: int, directions: np.ndarray) -> np.ndarray:
-    """All (degree + 1)² real spherical harmonics at unit `directions` [M, 3]: [M, K], signs as in 3DGS."""
-    x, y, z = directions.T
-    polar, azimuth = np.arccos(z.clip(-1, 1)), np.arctan2(y, x)
-    columns = []
-    for n in range(degree + 1):
-        for m in range(-n, n + 1):
-            value = sph_harm_y(n, abs(m), polar, azimuth)
-            columns.append(value.real if m == 0 else np.sqrt(2) * (value.imag if m < 0 else value.real))
-    return np.stack(columns, 1)
-
-
-def _sh_rotation(degree: int, rotation: np.ndarray) -> Float[Tensor, "K K"]:
-    """What a rotation of the world does to harmonics: exact, as every degree is closed under rotations."""
-    directions = np.random.default_rng(0).normal(size=(64, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    turned = sh_basis(degree, directions @ rotation.T)
-    return torch.from_numpy(np.linalg.lstsq(turned, sh_basis(degree, directions), rcond=None)[0]).float()
+def _sh_rotation(degree: int, axes: list[int]) -> Float[Tensor, "K K"]:
+    """What another order of the world's axes does to harmonics: exact, as every degree is closed under rotations."""
+    directions = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    turned = sh_bases(degree, directions[:, axes])
+    return torch.linalg.lstsq(turned, sh_bases(degree, directions)).solution.float()
 
 
 def checked(path: Path, columns: Mapping[str, np.ndarray]) -> Splats:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from diffusion3d.errors import UserError, one_line
@@ -48,6 +47,8 @@ def started_from(path: str | None, points: PointCloud | None, count: int, opacit
 
 def of_points(points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"], opacity: float) -> Splats:
     """Round Gaussians as large as the mean distance to the three nearest others (Kerbl et al. 2023, section 5.1)."""
+    from scipy.spatial import cKDTree
+
     count = len(points)
     neighbours = min(NEIGHBOURS, count - 1)
     distance = torch.full((count,), 0.05)

@@ -70,7 +70,7 @@ class Watcher:
             return False
         try:
             return self._look(done, loss)
-        except Exception as error:
+        except Exception as error:  # whatever goes wrong with the page, the run goes on
             log.warning("the viewer is off, the run goes on: %s: %s", type(error).__name__, one_line(error))
             self.failed = True
             return False
