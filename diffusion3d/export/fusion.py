@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,16 @@ def fuse(render: Render, cameras: Cameras, resolution: int = 160, truncation: fl
         votes = _votes(slab, matrices, depths, weights, cameras, truncation * side)
         values[start : start + thick] = votes.cpu().numpy()
     return Grid(values, origin.numpy(), side)
+
+
+def fronts(render: Render) -> Render:
+    """Views whose depth is where matter begins: one standard deviation before the mean, where the variance is known.
+
+    In a mist that absorbs sigma per unit both are 1 / sigma, so that nothing is left between its edge and the depth.
+    """
+    if render.depth_variance is None:
+        return render
+    return dataclasses.replace(render, depth=(render.depth - render.depth_variance.sqrt()).clamp(min=0))
 
 
 def _frontality(render: Render, cameras: Cameras) -> Float[Tensor, "V H W"]:

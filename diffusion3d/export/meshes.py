@@ -19,7 +19,7 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.export.colouring import TexturedMesh, textured, view_colors
-from diffusion3d.export.fusion import Grid, fuse, surface
+from diffusion3d.export.fusion import Grid, fronts, fuse, surface
 from diffusion3d.rendering.render import Render
 
 Y_UP = np.array([[0.0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
@@ -64,6 +64,7 @@ class SceneMesh:
         texture: int = 1024,
     ) -> SceneMesh:
         """Fuse the views (see `fusion.fuse` for what it refuses)."""
+        render = fronts(render)
         return cls(render, cameras, fuse(render, cameras, resolution, truncation), parts, smooth, faces, texture)
 
     @cached_property

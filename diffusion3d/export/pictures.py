@@ -30,11 +30,13 @@ def render_views(scene: Scene, cameras: Cameras, chunk: int = 8) -> Render:
     parts = [scene.render(cameras.select(views=slice(start, start + chunk))) for start in starts]
     normals = [part.normals for part in parts if part.normals is not None]
     behind = [part.behind for part in parts if part.behind is not None]
+    variance = [part.depth_variance for part in parts if part.depth_variance is not None]
     return Render(
         torch.cat([part.rgb for part in parts], 1),
         torch.cat([part.alpha for part in parts], 1),
         torch.cat([part.depth for part in parts], 1),
         torch.cat(normals, 1) if normals else None,
+        torch.cat(variance, 1) if variance else None,
         behind=torch.cat(behind, 1) if behind else None,
     )
 

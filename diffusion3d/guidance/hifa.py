@@ -19,7 +19,8 @@ from diffusion3d.representations.base import Scene
 class HiFA(SDS):
     """w(t) (x - x0_hat) in the prior's space, and image_weight w(t) (image - decode(x0_hat)) in images.
 
-    The paper's third part, the variance of depth along a ray, is a term of its own and needs a ray's weights.
+    The paper's third part, the variance of depth along a ray, is a term of its own for scenes with a ray's weights:
+    terms.depth_variance.weight=100.
 
     Args:
         image_weight: of the second loss.

@@ -58,6 +58,18 @@ class RayEntropy(Regulariser):
         return render.extras["entropy"].mean()
 
 
+class DepthVariance(Regulariser):
+    """Mean variance of depth along rays of more than half opacity, world units squared (HiFA, Zhu et al. 2024): thin surfaces.
+
+    Splats do not tell it while they are optimised.
+    """
+
+    def measure(self, scene: Any, render: Render) -> Tensor:
+        opaque = (render.alpha > 0.5).to(render.alpha)
+        assert render.depth_variance is not None, "only fields tell the variance of depth in training"
+        return (opaque * render.depth_variance).sum() / opaque.sum().clamp(min=1)
+
+
 class Orientation(Regulariser):
     """Mean sum(w max(0, n . d)²): visible normals that face away from the camera cost (Verbin et al. 2022, equation 11).
 

@@ -22,6 +22,7 @@ class Render:
         alpha: coverage in [0, 1].
         depth: expected camera-z, sum(w z) / sum(w); 0 where alpha < 1e-3.
         normals: unit, world space, outward, or None.
+        depth_variance: of camera-z along the ray, sum(w (z - depth)²) / sum(w); 0 where alpha < 1e-3, None if unknown.
         extras: what the representation adds (weights, features, the rasteriser's meta).
         behind: sRGB of the scene's own background, or None.
     """
@@ -30,6 +31,7 @@ class Render:
     alpha: Float[Tensor, "B V 1 *P"]
     depth: Float[Tensor, "B V 1 *P"]
     normals: Float[Tensor, "B V 3 *P"] | None = None
+    depth_variance: Float[Tensor, "B V 1 *P"] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     behind: Float[Tensor, "B V 3 *P"] | None = None
 

@@ -136,15 +136,15 @@ class VolumeRenderer:
         channels = torch.cat(parts, 1).unflatten(1, (cameras.shape[1], -1)).movedim(-1, 2)
         if pixels is None:
             channels = channels.unflatten(3, (cameras.height, cameras.width))
-        rgb, alpha, depth, entropy, normals = channels.split([3, 1, 1, 1, channels.shape[2] - 6], 2)
+        rgb, alpha, depth, entropy, variance, normals = channels.split([3, 1, 1, 1, 1, channels.shape[2] - 7], 2)
         hit = alpha >= EMPTY_ALPHA
         depth = torch.where(hit, depth / alpha.clamp(min=EMPTY_ALPHA), 0.0)
-        extras = {"entropy": entropy}
+        variance, extras = torch.where(hit, variance, 0.0), {"entropy": entropy}
         if not normals.shape[2]:
-            return Render(rgb, alpha, depth, extras=extras)
+            return Render(rgb, alpha, depth, depth_variance=variance, extras=extras)
         normals, facing_away = normals.split([3, 1], 2)
         unit = torch.where(hit, F.normalize(normals, dim=2), 0.0)
-        return Render(rgb, alpha, depth, unit, {**extras, "facing_away": facing_away})
+        return Render(rgb, alpha, depth, unit, variance, {**extras, "facing_away": facing_away})
 
     def _march(
         self,
@@ -154,7 +154,8 @@ class VolumeRenderer:
         shading: str | None,
         occupied: Bool[Tensor, "G G G"] | None,
     ) -> Float[Tensor, "B R C"]:
-        """Premultiplied rgb, alpha, sum(w z), mean entropy of w; with normals also sum(w n) and sum(w max(0, n . d)²).
+        """Premultiplied rgb, alpha, sum(w z), mean entropy of w, variance of z; with normals also sum(w n) and
+        sum(w max(0, n . d)²).
 
         In the last one w carries no gradient (Poole et al. 2023, appendix A.2).
         """
@@ -184,7 +185,9 @@ class VolumeRenderer:
         alpha = weights.sum(-1, keepdim=True)
         w = weights.clamp(1e-5, 1 - 1e-5)
         entropy = -(w * w.log() + (1 - w) * (1 - w).log()).sum(-1, keepdim=True) / self.samples
-        out = torch.cat([sums[:, :3], alpha, sums[:, -1:], entropy, sums[:, 3:-1], away], -1)
+        share = weights / alpha.clamp(min=EMPTY_ALPHA)
+        variance = (share * (t - (share * t).sum(-1, keepdim=True)).square()).sum(-1, keepdim=True)
+        out = torch.cat([sums[:, :3], alpha, sums[:, -1:], entropy, variance, sums[:, 3:-1], away], -1)
         return out.view(scenes, count, -1)
 
 

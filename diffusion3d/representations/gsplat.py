@@ -71,12 +71,35 @@ class SplatScene:
         )
         if meta["means2d"].requires_grad:
             meta["means2d"].retain_grad()
-        channels = torch.cat([image, alpha], -1).movedim(-1, 2)
+        channels = torch.cat([image, alpha, *([] if torch.is_grad_enabled() else [self._squared_depth(cameras)])], -1)
+        channels = channels.movedim(-1, 2)
         if pixels is not None:
             channels = channels.flatten(3).gather(3, pixels[:, :, None].expand(-1, -1, channels.shape[2], -1))
-        rgb, weighted, alpha = channels.split([3, 1, 1], 2)
-        depth = torch.where(alpha < EMPTY_ALPHA, 0.0, weighted / alpha.clamp(min=EMPTY_ALPHA))
-        return Render(rgb, alpha, depth, extras={"meta": meta})
+        rgb, weighted, alpha, *squared = channels.split([3] + [1] * (channels.shape[2] - 3), 2)
+        depth, *moment = (
+            torch.where(alpha < EMPTY_ALPHA, 0.0, x / alpha.clamp(min=EMPTY_ALPHA)) for x in (weighted, *squared)
+        )
+        variance = (moment[0] - depth.square()).clamp(min=0) if moment else None
+        return Render(rgb, alpha, depth, depth_variance=variance, extras={"meta": meta})
+
+    def _squared_depth(self, cameras: Cameras) -> Float[Tensor, "B V H W 1"]:
+        """sum(w z²), z being that of the Gaussians' centres."""
+        rows = cameras.viewmats[:, :, 2]
+        z = torch.einsum("bvj,bnj->bvn", rows[..., :3], self.means) + rows[..., 3:]
+        return rasterization(
+            self.means,
+            self.quats,
+            self.scales,
+            self.opacities,
+            z.square()[..., None],
+            cameras.viewmats,
+            cameras.K,
+            cameras.width,
+            cameras.height,
+            near_plane=cameras.near,
+            far_plane=cameras.far,
+            packed=False,
+        )[0]
 
 
 class GaussianSplats(Representation):

@@ -10,10 +10,12 @@ from trimesh.sample import sample_surface
 
 from analytic_scenes import Analytic, Box, Several, Sphere
 from diffusion3d.errors import UserError
-from diffusion3d.export.fusion import fuse, surface
+from diffusion3d.export.fusion import fronts, fuse, surface
 from diffusion3d.export.pictures import render_views
 from diffusion3d.export.views import spread
 from diffusion3d.rendering.render import Render
+from diffusion3d.rendering.volume import VolumeRenderer
+from diffusion3d.representations.field import FieldScene
 
 SIZE, VIEWS, RESOLUTION = 128, 40, 64
 
@@ -21,7 +23,7 @@ SIZE, VIEWS, RESOLUTION = 128, 40, 64
 def mesh_of(scene, elevation=(-80.0, 80.0), parts=0.01, smooth=0.5, resolution=RESOLUTION):
     cameras = spread(VIEWS, elevation, 3.0, 40.0, SIZE)
     with torch.no_grad():
-        grid = fuse(render_views(scene, cameras), cameras, resolution)
+        grid = fuse(fronts(render_views(scene, cameras)), cameras, resolution)
     return surface(grid, parts, smooth), grid.side
 
 
@@ -101,6 +103,14 @@ class Mist(Analytic):
     def render(self, cameras, pixels=None, sources=None, shading=None):
         alpha = torch.full((1, cameras.shape[1], 1, cameras.height, cameras.width), self.alpha)
         return Render(alpha.expand(-1, -1, 3, -1, -1), alpha, 3 * alpha)
+
+
+def test_a_ball_of_mist_keeps_its_size():
+    def ball(points, sources=None):
+        return 8.0 * (points.norm(dim=-1) < 0.6).float(), torch.full_like(points, 0.5)
+
+    mesh, _ = mesh_of(FieldScene(ball, VolumeRenderer(samples=128)))
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.1)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3])

@@ -54,17 +54,25 @@ def test_nerfacc_composites_as_the_equations_say():
     first, second = (-1 - o) / d, (1 - o) / d
     near, far = torch.minimum(first, second).amax(-1), torch.maximum(first, second).amin(-1)
     step = (far - near).clamp(min=0) / samples
-    left, rgb, depth = torch.ones_like(near), torch.zeros_like(d), torch.zeros_like(near)
+    left, rgb, depth, second_moment = (
+        torch.ones_like(near),
+        torch.zeros_like(d),
+        torch.zeros_like(near),
+        torch.zeros_like(near),
+    )
     for i in range(samples):
         t = near + (i + 0.5) * step
         sigma, colour = smooth(o + t[..., None] * d)
         alpha = 1 - torch.exp(-sigma * step * d.norm(dim=-1))
         rgb, depth = rgb + (left * alpha)[..., None] * colour, depth + left * alpha * t
+        second_moment = second_moment + left * alpha * t**2
         left = left * (1 - alpha)
     torch.testing.assert_close(render.rgb.double(), rgb.movedim(-1, 2), atol=1e-5, rtol=0)
     torch.testing.assert_close(render.alpha.double()[:, :, 0], 1 - left, atol=1e-5, rtol=0)
     hit = left < 0.9
     torch.testing.assert_close(render.depth.double()[:, :, 0][hit], (depth / (1 - left))[hit], atol=1e-4, rtol=0)
+    variance = second_moment / (1 - left) - (depth / (1 - left)) ** 2
+    torch.testing.assert_close(render.depth_variance.double()[:, :, 0][hit], variance[hit], atol=1e-5, rtol=1e-4)
 
 
 def test_normals_of_a_ball_point_outwards():

@@ -9,7 +9,7 @@ from choices import cameras, choices, chosen
 from diffusion3d.diffusion.condition import Condition
 from diffusion3d.errors import UserError
 from diffusion3d.guidance.base import Step, Term
-from diffusion3d.guidance.terms import Entropy, Opacity, Size, Sparsity
+from diffusion3d.guidance.terms import DepthVariance, Entropy, Opacity, Size, Sparsity
 from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import SceneParameters
 from diffusion3d.tasks.build import CAPABILITIES, build
@@ -26,7 +26,8 @@ class Elements:
 
     def render(self, cameras, pixels=None, sources=None, shading=None):
         alpha = torch.tensor([0.0, 0.5, 1.0, 0.25]).view(1, 1, 1, 2, 2).requires_grad_()
-        return Render(alpha.expand(1, 1, 3, 2, 2), alpha, torch.zeros_like(alpha))
+        variance = torch.tensor([5.0, 6.0, 0.3, 7.0]).view(1, 1, 1, 2, 2)
+        return Render(alpha.expand(1, 1, 3, 2, 2), alpha, torch.zeros_like(alpha), depth_variance=variance)
 
 
 def value(term, step=STEP):
@@ -45,6 +46,7 @@ def binary_entropy(p):
         (Opacity(2.0), 2 * sum(math.sqrt(a * a + 0.01) for a in (0, 0.5, 1, 0.25)) / 4),
         (Entropy(3.0), 3 * sum(binary_entropy(a) for a in (0, 0.5, 1, 0.25)) / 4),
         (Sparsity(1.0), 0.4),
+        (DepthVariance(2.0), 0.6),
         (Size(10.0, limit=0.1), 10 * (0.2**2 + 0.05**2) / 2),
     ],
 )

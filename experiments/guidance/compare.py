@@ -1,0 +1,286 @@
+"""Compare the guidance schemes in 3D, with the shipped prior and an equal number of views that it denoises.
+
+    python experiments/guidance/compare.py [--only sds,vsd] [--state outputs/guidance]
+    python experiments/guidance/compare.py --table
+
+Twelve toybox prompts with seed 0, three of them with seeds 1 to 4 as well, every scheme with the settings it ships with but for
+`task.steps`: so many that the prior denoises BUDGET views in all (a step's cost is measured by two short runs; a scheme whose
+passes do not grow with the steps keeps the default number). Every run is a process of its own with all cores; a finished one is
+kept, one that was cut starts again. results/compare.json keeps the figures, --table writes TABLE.md, and pictures/ has the
+schemes side by side.
+
+Judged on 24 turntable views by recogniser A (`experiments/text_to_3d/recogniser.py`):
+- subject: the share of views that are called the prompt's subject; colour: the share of runs whose named colour is read off all
+  views together; Janus: among views from behind of asymmetric subjects, those that show a front.
+- saturation: the Wasserstein-1 distance between the HSV saturations (0 … 1) of the object's pixels and those of five toybox
+  objects of the same caption.
+- diversity: the mean distance of the judge's features between the five seeds, over that of the five toybox objects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "text_to_3d"))
+RESULTS = HERE / "results" / "compare.json"
+SCHEMES = ("sds", "mvdream", "dreamtime", "sjc", "csd", "nfsd", "ism", "sdi", "hifa", "vsd", "reconstruct")
+SUBJECTS = (
+    "castle on a hill",
+    "standing corgi dog",
+    "race car",
+    "house",
+    "airplane",
+    "boat",
+    "chair",
+    "horse",
+    "robot",
+    "mushroom",
+    "lamp",
+    "tree",
+)
+REPEATED, SEEDS = 3, 5
+BUDGET = 3200
+"""Views denoised in a run: 400 steps of four views, with and without the prompt."""
+PROBES = (20, 40)
+VIEWS, OBJECTS, SHOWN = 24, 5, 4
+
+
+def child(report: Path, overrides: list[str]) -> None:
+    """Run in this process, counting the views that the prior denoises."""
+    from diffusion3d.priors.ddpm import DDPM
+    from diffusion3d.run import run
+
+    denoise: Callable[..., Any] = DDPM.denoise
+    denoised = 0
+
+    def counted(self: Any, x_t: Any, *arguments: Any) -> Any:
+        nonlocal denoised
+        denoised += x_t.shape[0] * x_t.shape[1]
+        return denoise(self, x_t, *arguments)
+
+    DDPM.denoise = counted  # type: ignore[method-assign]
+    metrics = run(overrides)
+    report.write_text(json.dumps({"denoised": denoised, "steps": metrics["steps"]}))
+
+
+def once(folder: Path, overrides: Sequence[str]) -> dict[str, float]:
+    """One job in a process of its own: views denoised, steps, seconds and peak memory in MB."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    report, begin = folder / "report.json", time.time()
+    job = ["logger=none", f"hydra.run.dir={folder / 'run'}", *overrides]
+    process = subprocess.Popen([sys.executable, __file__, "--child", str(report), *job])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"the job failed with status {status}: {' '.join(job)}")
+    facts: dict[str, float] = json.loads(report.read_text())
+    return {**facts, "seconds": time.time() - begin, "peak_memory_mb": usage.ru_maxrss / 1024}
+
+
+def steps(scheme: str, state: Path, overrides: Sequence[str] = ()) -> int | None:
+    """How many fit the budget; None where the passes do not depend on them."""
+    path = state / "probes" / f"{scheme}.json"
+    if not path.exists():
+        found = [
+            once(
+                path.parent / f"{scheme}_{n}", [f"guidance={scheme}", f"task.steps={n}", *overrides, "prompt=a castle"]
+            )["denoised"]
+            for n in PROBES
+        ]
+        path.write_text(json.dumps(found))
+    first, second = json.loads(path.read_text())
+    each = (second - first) / (PROBES[1] - PROBES[0])
+    return None if each == 0 else round((BUDGET - first + each * PROBES[0]) / each)
+
+
+def measure(options: argparse.Namespace) -> None:
+    from evaluate_prior import items
+
+    from diffusion3d.tasks.facts import versions, write_json
+
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
+    todo = items(SUBJECTS, 1, 0, 0)
+    for seed in range(SEEDS):
+        for item in todo[:REPEATED] if seed else todo:
+            for scheme in options.only or SCHEMES:
+                key = f"{scheme} | {item.subject} | {seed}"
+                if key in results["runs"]:
+                    continue
+                count = steps(scheme, options.state)
+                folder = options.state / "runs" / key.replace(" | ", "_").replace(" ", "-")
+                overrides = [f"guidance={scheme}", f"seed={seed}", f"prompt={item.prompt}"]
+                facts = once(folder, [*([] if count is None else [f"task.steps={count}"]), *overrides])
+                results["runs"][key] = {**facts, **judged(folder / "run", item)}
+                results["versions"] = versions()
+                RESULTS.parent.mkdir(exist_ok=True)
+                write_json(RESULTS, results)
+                print(key, {name: round(value, 3) for name, value in facts.items()}, flush=True)
+
+
+@cache
+def judge() -> Any:
+    from recogniser import load
+
+    return load(Path("/"), "a")
+
+
+def turned(folder: Path) -> tuple[Any, Any]:
+    """24 views [24, 3, H, W] on white of a finished run, and their alpha."""
+    import torch
+    from pictures import SIZE
+
+    from diffusion3d.camera_sampling import Orbit
+    from diffusion3d.rendering.render import composite
+    from diffusion3d.tasks.render import load_scene
+
+    representation, raw, _ = load_scene(str(folder), [], torch.device("cpu"))
+    with torch.no_grad():
+        views = representation.scene(raw).render(Orbit(2 * SIZE).turntable(VIEWS))
+    return composite(views, torch.ones(1, 3))[0].clamp(0, 1), views.alpha[0, :, 0]
+
+
+@cache
+def toybox(subject: str, colours: tuple[tuple[str, str], ...]) -> tuple[list[Any], Any]:
+    """Pictures [24, 3, H, W] of five objects of a caption, and the saturations of all their pixels."""
+    import torch
+    from common import REFERENCE_SEED
+    from pictures import SIZE
+
+    from diffusion3d.camera_sampling import Orbit
+    from diffusion3d.data.raycast import render
+    from diffusion3d.data.toybox import generate
+
+    pictures, saturations = [], []
+    for index in range(OBJECTS):
+        mesh = generate.draw(REFERENCE_SEED, 2000 + index, "test", subject, dict(colours)).mesh
+        views = render(mesh, Orbit(SIZE).turntable(VIEWS), samples=4)
+        assert views.alpha is not None
+        pictures.append(views.over(torch.ones(1, 3))[0])
+        saturations.append(saturation(pictures[-1], views.alpha[0, :, 0]))
+    return pictures, torch.cat(saturations)
+
+
+def saturation(pictures: Any, alpha: Any) -> Any:
+    """HSV saturations of all pixels of more than half opacity."""
+    high, low = pictures.amax(1), pictures.amin(1)
+    return ((high - low) / high.clamp(min=1e-6))[alpha > 0.5]
+
+
+def wasserstein(x: Any, y: Any) -> float:
+    """Wasserstein-1 distance of two sets of numbers, by 256 quantiles; NaN where a set is empty."""
+    import torch
+
+    if not len(x) or not len(y):
+        return float("nan")
+    at = (torch.arange(256) + 0.5) / 256
+    first, second = (v.sort().values[(at * len(v)).long()] for v in (x, y))
+    return float((first - second).abs().mean())
+
+
+def judged(folder: Path, item: Any) -> dict[str, Any]:
+    from networks import COLOUR_NAMES, NAMES
+    from pictures import SIZE, slots
+
+    from diffusion3d.camera_sampling import Orbit
+    from diffusion3d.data.toybox.subjects import ASYMMETRIC
+    from diffusion3d.metrics.azimuth import janus_share
+
+    pictures, alpha = turned(folder)
+    reading = judge().read(pictures)
+    slot = slots(item.subject).index(item.part)
+    colour = int(reading.colour[:, slot].log_softmax(-1).mean(0).argmax())
+    data = toybox(item.subject, tuple(sorted(item.colours.items())))[1]
+    found = {
+        "subject": float((reading.subject.argmax(1) == NAMES.index(item.subject)).float().mean()),
+        "colour": float(COLOUR_NAMES[colour] == item.colours[item.part]),
+        "saturation": wasserstein(saturation(pictures, alpha), data),
+        "features": reading.features.mean(0).tolist(),
+    }
+    if item.subject in ASYMMETRIC:
+        found["janus"] = janus_share(reading.azimuth, Orbit(SIZE).turntable(VIEWS).azimuth[0])
+    return found
+
+
+def diversity(runs: dict[str, Any], scheme: str) -> float | None:
+    """Distance between seeds over that between toybox objects, over the repeated prompts that are complete."""
+    import torch
+    from evaluate_prior import items
+
+    from diffusion3d.metrics.features import mean_pairwise_distance
+
+    shares = []
+    for item in items(SUBJECTS[:REPEATED], 1, 0, 0):
+        keys = [f"{scheme} | {item.subject} | {seed}" for seed in range(SEEDS)]
+        if all(key in runs for key in keys):
+            ours = torch.tensor([runs[key]["features"] for key in keys])
+            pictures = toybox(item.subject, tuple(sorted(item.colours.items())))[0]
+            theirs = torch.stack([judge().read(views).features.mean(0) for views in pictures])
+            shares.append(mean_pairwise_distance(ours) / mean_pairwise_distance(theirs))
+    return sum(shares) / len(shares) if shares else None
+
+
+def write_table(options: argparse.Namespace) -> None:
+    """TABLE.md, and one picture per prompt: a row of views for each scheme."""
+    import torch
+    from evaluate_prior import items
+
+    from diffusion3d.export.pictures import write_grid
+
+    content = json.loads(RESULTS.read_text())
+    runs, cpu = content["runs"], content["versions"]
+    lines = [
+        f"Written by `compare.py --table`; {cpu['cpu']}, {cpu['cores']} cores, torch {cpu['packages']['torch']}.",
+        "",
+        "| scheme | runs | subject | colour | Janus | saturation | diversity | steps | views denoised | seconds | MB |",
+        "|" + "---|" * 11,
+    ]
+    for scheme in SCHEMES:
+        own = [figures for key, figures in runs.items() if key.startswith(f"{scheme} | ")]
+        if not own:
+            continue
+
+        def mean(name: str, own: list[dict[str, Any]] = own) -> float:
+            values = [figures[name] for figures in own if figures.get(name) is not None]
+            return sum(values) / max(1, len(values))
+
+        spread = diversity(runs, scheme)
+        lines.append(
+            f"| {scheme} | {len(own)} | {mean('subject'):.0%} | {mean('colour'):.0%} | {mean('janus'):.0%} | "
+            f"{mean('saturation'):.3f} | {'' if spread is None else f'{spread:.0%}'} | {mean('steps'):.0f} | "
+            f"{mean('denoised'):.0f} | {mean('seconds'):.0f} | {mean('peak_memory_mb'):.0f} |"
+        )
+    (HERE / "TABLE.md").write_text("\n".join(lines) + "\n")
+    shown = torch.arange(0, VIEWS, VIEWS // SHOWN)
+    for item in items(SUBJECTS, 1, 0, 0):
+        rows, labels = [], []
+        for scheme in SCHEMES:
+            folder = options.state / "runs" / f"{scheme}_{item.subject.replace(' ', '-')}_0" / "run"
+            if (folder / "metrics.json").exists():
+                rows.append(turned(folder)[0][shown])
+                labels.append(f"{scheme}: {item.prompt}")
+        if rows:
+            (HERE / "pictures").mkdir(exist_ok=True)
+            write_grid(HERE / "pictures" / f"{item.subject.replace(' ', '-')}.png", rows, labels)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(Path(sys.argv[2]), sys.argv[3:])
+        sys.exit()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=lambda text: text.split(","), help="schemes, separated by commas")
+    parser.add_argument("--state", type=Path, default=Path("outputs/guidance"), help="where the runs are kept")
+    parser.add_argument("--table", action="store_true", help="write TABLE.md and the pictures from what there is")
+    given = parser.parse_args()
+    (write_table if given.table else measure)(given)
