@@ -20,6 +20,8 @@ from diffusion3d.rendering.render import EMPTY_ALPHA, Render
 SHADINGS = ("albedo", "textureless", "lambertian", "normal")
 NORMAL_STEP = 1e-2
 """Of the finite differences that give normals, world units."""
+KEPT = 8
+"""Chunks whose activations training keeps."""
 LIGHT = 0.9
 AMBIENT = 0.1
 TETRAHEDRON = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))
@@ -85,12 +87,13 @@ class VolumeRenderer:
 
     Attributes:
         samples: per ray, evenly spaced inside the cube; jittered in training, at the middle of their bins otherwise.
-        chunk: samples that are in memory at a time, fewer where a field or a shading takes more of it; more are rendered in
-            parts, which training computes again in the backward pass.
+        chunk: samples that are rendered at a time, fewer where a field or a shading takes more memory; parts that fit a cache
+            and need no fresh pages from the system are fastest. Training keeps up to 8 of them and computes more than that
+            again in the backward pass.
     """
 
     samples: int = 96
-    chunk: int = 2**20
+    chunk: int = 2**17
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.chunk < 1:
@@ -129,7 +132,7 @@ class VolumeRenderer:
         parts = []
         for begin in range(0, count, step):
             arguments = (field, rays.part(begin, begin + step), offset[:, begin : begin + step], shading, occupied)
-            if training and step < count:
+            if training and KEPT * step < count:
                 parts.append(checkpoint(self._march, *arguments, use_reentrant=False))
             else:
                 parts.append(self._march(*arguments))
