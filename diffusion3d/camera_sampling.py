@@ -46,11 +46,12 @@ class Orbit:
         self.azimuth, self.low, self.high = azimuth, low, high
         self.turntable_elevation, self.turntable_frames = turntable_elevation, turntable_frames
 
-    def sample(self, scenes: int = 1) -> Cameras:
-        """Training cameras, drawn from torch's global generator."""
+    def sample(self, scenes: int = 1, views: int | None = None) -> Cameras:
+        """Training cameras, drawn from torch's global generator; other than a step's number of views where one is given."""
+        views = self.views if views is None else views
         first = 360 * torch.rand(scenes, 1) if self.azimuth is None else torch.full((scenes, 1), self.azimuth)
-        azimuth = first + 360 * torch.arange(self.views) / self.views
-        elevation = self.low + (self.high - self.low) * torch.rand(scenes, self.views)
+        azimuth = first + 360 * torch.arange(views) / views
+        elevation = self.low + (self.high - self.low) * torch.rand(scenes, views)
         return orbit(azimuth, elevation, self.distance, self.fov, self.size, self.size)
 
     def turntable(

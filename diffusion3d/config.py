@@ -22,7 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from diffusion3d.checks import check_capabilities, check_values, find, leaves, unknown_key
 from diffusion3d.errors import UserError, one_line, unwritable
 from diffusion3d.files import write_text
-from diffusion3d.naming import run_name, sweep_job_name
+from diffusion3d.naming import run_name, shaping, sweep_job_name
 from diffusion3d.overrides import escape, key_of
 
 PACKAGE = Path(__file__).resolve().parent
@@ -63,7 +63,7 @@ def explained(app: Hydra, overrides: Sequence[str]) -> Iterator[None]:
     except UserError:
         raise
     except MissingConfigException as error:
-        raise _unknown_choice(error) from error
+        raise _unknown_choice(app, error) from error
     except OSError as error:
         raise unwritable(error, error.filename) from error
     except Exception as error:  # Hydra leaks TypeError and others on odd overrides
@@ -82,8 +82,13 @@ def check(app: Hydra, config: DictConfig, hydra: DictConfig) -> None:
         UserError: an unknown key, a value of the wrong type, a missing value, choices that do not fit together.
     """
     typed = given_overrides(hydra)
-    choices = {g: c for g, c in hydra.runtime.choices.items() if not g.startswith(("hydra/", "experiment"))}
-    plain = [o for o in typed if key_of(o) == "hydra.searchpath"] + [f"{g}={c or 'null'}" for g, c in choices.items()]
+    choices = {g: c for g, c in hydra.runtime.choices.items() if not g.startswith(("hydra/", "experiment", "debug"))}
+    several = [o for o in typed if key_of(o) == "logger" and "logger" not in choices]
+    plain = (
+        [o for o in typed if key_of(o) == "hydra.searchpath"]
+        + several
+        + [f"{g}={c or 'null'}" for g, c in choices.items()]
+    )
     defaults = compose(app, plain)
     added = {key_of(override) for override in typed if override.startswith("+")}
     added |= {key.rsplit(".", n)[0] for key in added for n in range(1, key.count(".") + 1)}
@@ -138,6 +143,17 @@ def load_config(directory: Path, trusted: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: no such run, or its config names classes that are not trusted.
     """
+    config = read_config(directory)
+    check_targets(config, trusted)
+    return config
+
+
+def read_config(directory: Path) -> DictConfig:
+    """The config of a run directory, to look at: nothing says yet that its classes may be made.
+
+    Raises:
+        UserError: no such run.
+    """
     path = directory / "config.yaml"
     try:
         config = OmegaConf.load(path)
@@ -147,7 +163,6 @@ def load_config(directory: Path, trusted: Sequence[str] = ()) -> DictConfig:
         raise UserError(f"{path} is damaged: {one_line(error)}") from None
     if not isinstance(config, DictConfig) or "task" not in config:
         raise UserError(f"{path} is damaged: it is not the config of a run")
-    check_targets(config, trusted)
     return config
 
 
@@ -196,23 +211,37 @@ def check_same(config: DictConfig, directory: Path) -> None:
     Raises:
         UserError: names the first value that differs.
     """
-    before: Any = OmegaConf.to_container(load_config(directory, config.run.trust), resolve=True)
-    now = resolved(config)
+    changed = difference(load_config(directory, config.run.trust), config, free=("steps", "minutes"))
+    if changed is not None:
+        key, old, new = changed
+        raise UserError(
+            f"cannot continue {directory}: {key} was {old!r} when it was started and is {new!r} now; "
+            "use the version of the package that versions.json names"
+        )
+
+
+def difference(saved: DictConfig, config: DictConfig, free: Sequence[str] = ()) -> tuple[str, Any, Any] | None:
+    """What first sets two runs apart: (key, its value in a saved config, its value in a composed one), or None.
+
+    Args:
+        saved: of a run directory.
+        config: composed.
+        free: keys of the task that may differ, as may what shapes no result and the groups that the task does not use.
+    """
+    plain: Any = OmegaConf.to_container(saved, resolve=True)
+    before, now = shaping(plain), shaping(resolved(config))
     for content in (before, now):
-        for key in ("run", "logger", "viewer", "tags", "paths"):
-            content.pop(key, None)
-        for key in ("steps", "minutes"):
+        for key in free:
             content["task"].pop(key, None)
         unused = set(content) - {"task", *content["task"].get("uses", [])}
         for key in [key for key in unused if isinstance(content[key], dict) and "provides" in content[key]]:
-            content.pop(key)  # a group that the task does not use
+            content.pop(key)
     for key in dict.fromkeys([*leaves(before), *leaves(now)]):
         old, new = find(before, key), find(now, key)
-        if old != new and not (isinstance(old, dict) and isinstance(new, dict)):
-            raise UserError(
-                f"cannot continue {directory}: {key} was {old!r} when it was started and is {new!r} now; "
-                "use the version of the package that versions.json names"
-            )
+        same = old == new or repr(old) == repr(new)  # nan is not itself
+        if not same and not (isinstance(old, dict) and isinstance(new, dict)):
+            return key, old, new
+    return None
 
 
 def _raw(config: Any, leave_out: str | None = None) -> Any:
@@ -232,12 +261,17 @@ def _map_strings(node: Any, function: Callable[[str], str]) -> Any:
     return node
 
 
-def _unknown_choice(error: MissingConfigException) -> UserError:
-    found = re.search(r"Could not find '(.+?)/([^/']*)'", str(error))
+def _unknown_choice(app: Hydra, error: MissingConfigException) -> UserError:
+    found = re.search(r"Could not (?:find|load) '(.+)/([^/']*)'", str(error))
     if found is None:
         return UserError(one_line(error).partition("Config search path:")[0])
+    if found[1].startswith("hydra/"):
+        return UserError(
+            f"{found[1]}={found[2]} does not exist; choices: {_options(app, found[1])}; "
+            "more come with: pip install 'diffusion3d[sweeps]'"
+        )
     return UserError(
-        f"{found[1]}={found[2]} does not exist; choices of {found[1]}: {', '.join(error.options or ['none'])}"
+        f"{found[1]}={found[2]} does not exist; choices of {found[1]}: {_options(app, found[1]) or 'none'}"
     )
 
 
@@ -253,11 +287,15 @@ def _explain(app: Hydra, overrides: Sequence[str], error: Exception) -> UserErro
         key = key_of(override)
         if known and key not in known and not override.startswith("+") and not key.startswith("hydra"):
             return unknown_key(key, known)
-        if key in groups and re.search(r"=\s*([\[{]|null$)", override):
+        if key in groups and re.search(r"=\s*([\[{]|null$)", override) and not override.startswith("logger=["):
             return UserError(f"{override} does not name one choice; choices of {key}: {_options(app, key)}")
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         return UserError(f"cannot read {error.override!r}; if it is text, quote it twice: {key}=\"'{value}'\"")
+    plugin = re.search(r"hydra_plugins\.hydra_(joblib|submitit|ray|optuna)", str(error))
+    if plugin is not None:
+        extra = "ray" if plugin[1] == "ray" else "sweeps"
+        return UserError(f"{plugin[1]} is not installed: pip install 'diffusion3d[{extra}]'")
     cause = f": {error.__cause__}" if error.__cause__ else ""
     return UserError(re.sub(r" See https://hydra\S+ for details", "", one_line(f"{error}{cause}")))
 
@@ -280,6 +318,11 @@ def _run_name(*, _root_: DictConfig) -> str:
     return run_name(resolved(_root_), _root_.hydra.runtime.choices)
 
 
-def _sweep_job_name(*keys: str, _root_: DictConfig) -> str:
-    given = _raw(_root_.hydra.overrides.task)
-    return sweep_job_name([override for override in given if key_of(override) in keys] or given)
+def swept_overrides(hydra: DictConfig) -> list[str]:
+    """Those of a job's overrides that the other jobs of its sweep have with other values."""
+    fixed = set(_raw(hydra.job.config.override_dirname.exclude_keys))
+    return [override for override in _raw(hydra.overrides.task) if key_of(override) not in fixed]
+
+
+def _sweep_job_name(*, _root_: DictConfig) -> str:
+    return sweep_job_name(swept_overrides(_root_.hydra) or _raw(_root_.hydra.overrides.task))

@@ -19,8 +19,11 @@ class Interrupted(KeyboardInterrupt):
     """A run stopped by a signal after it saved its state; the message says how to continue."""
 
     def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
+        super().__init__(message, signum)  # both, so that it can be pickled
         self.exit_code = 128 + signum
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def one_line(text: object) -> str:
@@ -45,8 +48,12 @@ def user_error(error: Exception) -> Exception:
     return error
 
 
-def describe(error: Exception) -> str:
+def summary(error: Exception) -> str:
     """An error in one line."""
-    if isinstance(error, UserError):
-        return one_line(error)
-    return f"{type(error).__name__}: {one_line(error)} (traceback in run.log; run.debug=true prints it)"
+    return one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
+
+
+def describe(error: Exception) -> str:
+    """An error in one line, and where more is to be found of one that is nobody's wrong input."""
+    hint = "" if isinstance(error, UserError) else " (traceback in run.log; run.debug=true prints it)"
+    return summary(error) + hint

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
-from diffusion3d.config import CONF_DIR, compose, explained, hydra_app
-from diffusion3d.errors import RunError, UserError, describe
+from diffusion3d.config import CONF_DIR, check, compose, explained, hydra_app
+from diffusion3d.errors import RunError, UserError
 from diffusion3d.naming import short_hash
-from diffusion3d.overrides import key_of, swept_keys, to_hydra
+from diffusion3d.overrides import escape, key_of, quote, swept_keys, to_hydra
+from diffusion3d.plan import show_plan
+from diffusion3d.sweeps import TABLE, read_jobs, write_table
 
 log = logging.getLogger(__name__)
+
+INCIDENTAL = re.compile(r"hydra[/.]launcher.*|logger(\..*)?|viewer(\..*)?|tags|run\.(trust|debug|dry_run)")
+"""Keys that leave a sweep the same: its directory is named by the others."""
 
 SHOW = {
     "-h",
@@ -35,33 +46,79 @@ SHOW = {
 
 
 def sweep(overrides: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
-    """Run the jobs of a multirun; when one fails the rest goes on.
+    """Run the jobs of a multirun that are not done yet; when one fails the rest goes on.
 
     Args:
         overrides: as typed; commas separate values.
-        job: runs one composed config and returns an outcome with an `error`.
+        job: runs one composed config in the directory of its own.
 
     Raises:
         UserError: the overrides are wrong.
         RunError: some jobs failed; a line for each was logged.
     """
+    logging.getLogger("diffusion3d").setLevel(logging.INFO)
     given = to_hydra(overrides, multirun=True)
     keys = [key_of(override) for override in given]
     if "run.resume" in keys:
-        raise UserError("run.resume continues one run; leave -m out")
+        raise UserError("run.resume continues one run; leave -m out: a sweep that is repeated continues its jobs")
     if "hydra.sweep.dir" not in keys:
-        given += [f"hydra.sweep.dir=${{paths.output}}/sweep_{short_hash(given)}"]
-    given += ["hydra.mode=MULTIRUN"]
+        same = sorted((override for override in given if not INCIDENTAL.fullmatch(key_of(override))), key=key_of)
+        given.append(f"hydra.sweep.dir=${{paths.output}}/sweep_{short_hash(same)}")
     with hydra_app() as app, explained(app, given):
-        if "hydra.sweep.subdir" not in keys:
-            given += [f"hydra.sweep.subdir=${{sweep_job_name:{','.join(swept_keys(given))}}}"]
-        ended = [job for batch in app.multirun("config", job, given) or [] for job in batch]
-    failed = [(" ".join(each.overrides or []), each.return_value.error) for each in ended]
-    lines = [f"{name}: {describe(error)}" for name, error in failed if error is not None]
-    for line in lines:
-        log.error("failed: %s", line)
-    if lines:
-        raise RunError(f"{len(lines)} of {len(ended)} jobs failed")
+        swept = swept_keys(given)
+        fixed = ",".join(f"'{key}'" for key in dict.fromkeys(keys) if key not in swept)
+        given += ["hydra.mode=MULTIRUN", f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]"]
+        config = compose(app, given, multirun=True)
+        searching = "direction" in config.hydra.sweeper
+        if searching and config.task.get("score") is None:
+            choice = config.hydra.runtime.choices.task
+            raise UserError(f"task={choice} has no score to search by; name one of its metrics: +task.score=...")
+        if searching and config.run.dry_run:
+            raise UserError("run.dry_run=true plans single runs and grids; a search chooses its jobs as it goes")
+        if config.run.dry_run:
+            _show_plans(app, config, given)
+            return
+        directory = Path(config.hydra.sweep.dir).absolute()
+        given.append(f"hydra.sweep.dir={quote(escape(str(directory)))}")
+        before = {found.directory: found.stamp for found in read_jobs(directory)}
+        stopped: BaseException | None = None
+        try:
+            app.multirun("config", job, given)
+        except BaseException as error:
+            stopped = error
+        failed, total = _report(directory, before, whole=stopped is None)
+        if failed and (searching or stopped is None) and not isinstance(stopped, KeyboardInterrupt):
+            raise RunError(f"{failed} of {total} jobs failed") from stopped
+        if stopped is not None:
+            raise stopped
+        best = directory / "optimization_results.yaml"
+        if searching and best.exists():
+            log.info("best: %s", OmegaConf.to_container(OmegaConf.load(best)))
+
+
+def _report(directory: Path, before: Mapping[Path, int], whole: bool) -> tuple[int, int]:
+    """Write the table and log what came of a sweep; (jobs that failed since `before`, all jobs)."""
+    jobs = write_table(directory) if directory.is_dir() else []
+    failed = [found for found in jobs if found.status == "failed" and found.stamp != before.get(found.directory)]
+    for found in failed:
+        log.error("failed: %s: %s", found.directory.name, found.error)
+    counts = Counter(found.status for found in jobs)
+    advice = "" if whole and not counts["cut"] else "; the same command goes on with the rest"
+    log.info("%s in %s%s", ", ".join(f"{n} {status}" for status, n in counts.items()), directory / TABLE, advice)
+    return len(failed), len(jobs)
+
+
+def _show_plans(app: Hydra, config: DictConfig, given: Sequence[str]) -> None:
+    """Print the plans of all jobs of a grid."""
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    [jobs] = BasicSweeper.split_arguments(parsed, None)
+    own = [override for override in given if key_of(override).startswith("hydra")]
+    for number, overrides in enumerate(jobs):
+        job = compose(app, [*own, *overrides], multirun=True)
+        check(app, job, job.hydra)
+        print(f"--- job {number + 1} of {len(jobs)}")
+        show_plan(job, job.hydra, Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir)
 
 
 def show(typed: Sequence[str], job: Callable[[DictConfig], Any]) -> None:

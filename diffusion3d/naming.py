@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 76
@@ -25,9 +26,25 @@ def slug(text: str, limit: int = SLUG_BYTES) -> str:
     return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:limit].rstrip("-")
 
 
+def numbered(directory: Path) -> Iterator[Path]:
+    """The directory, then directory-2, directory-3 …"""
+    yield directory
+    for number in range(2, 10_000):
+        yield directory.with_name(f"{directory.name}-{number}")
+
+
 def short_hash(content: Any) -> str:
     """Eight hex digits that differ with the JSON of the content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def shaping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a resolved config shapes the result of its run."""
+    kept = {
+        key: value for key, value in config.items() if key not in ("hydra", "run", "paths", "logger", "viewer", "tags")
+    }
+    task = {key: value for key, value in config["task"].items() if key not in ("score", "direction")}
+    return {**kept, "task": task, "source": config.get("run", {}).get("source")}
 
 
 def run_name(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
@@ -37,13 +54,9 @@ def run_name(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> st
         config: the resolved config.
         choices: {group: chosen file}.
     """
-    shapes_result = {
-        key: value for key, value in config.items() if key not in ("hydra", "run", "paths", "logger", "viewer", "tags")
-    }
-    shapes_result["source"] = config.get("run", {}).get("source")
     named = ["task", *(group for group in ("representation", "guidance") if group in config["task"].get("uses", []))]
     parts = [slug(str(config["prompt"])), *(slug(str(choices.get(group) or ""), 12) for group in named)]
-    return "_".join([*(part for part in parts if part), short_hash(shapes_result)])
+    return "_".join([*(part for part in parts if part), short_hash(shaping(config))])
 
 
 def sweep_job_name(overrides: Sequence[str]) -> str:

@@ -114,11 +114,21 @@ def swept_keys(overrides: Sequence[str]) -> list[str]:
     return [override.key_or_group for override in parsed if override.is_sweep_override()]
 
 
+def value_of(override: str) -> Any:
+    """The value of an override in Hydra's grammar, as a reader of the config gets it.
+
+    >>> value_of("task.steps=3"), value_of("prompt='it\\'s'"), value_of("guidance=vsd")
+    (3, "it's", 'vsd')
+    """
+    parsed = OverridesParser.create().parse_override(override)
+    return OmegaConf.create({"value": parsed.value()}).value if parsed.value_type is not None else None
+
+
 def resume_directory(overrides: Sequence[str]) -> Path | None:
     """The directory of `run.resume=DIR` among overrides in Hydra's grammar; None without one."""
     found = [override for override in overrides if key_of(override) == "run.resume"]
-    value = OverridesParser.create().parse_override(found[-1]).value() if found else None
-    return None if value is None else Path(OmegaConf.create({"path": str(value)}).path)
+    value = value_of(found[-1]) if found else None
+    return None if value is None else Path(str(value))
 
 
 def resumed(directory: Path, overrides: Sequence[str]) -> list[str]:

@@ -40,8 +40,8 @@ def cpu_has_fast_bf16() -> bool:
     return found is not None and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(found[1].split())
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a denoiser computes for `precision=auto|fp32|bf16`.
+def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """In which a denoiser computes for `precision=auto|fp32|bf16`, and in which a large one keeps weights that never learn.
 
     "auto" is bf16 where the hardware multiplies it fast, and float32 elsewhere.
     """
@@ -52,4 +52,12 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
         use_bf16 = fast and device.type != "mps"
     else:
         use_bf16 = precision == "bf16"
+    return torch.bfloat16 if use_bf16 else torch.float32
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a denoiser computes: that of `compute_dtype`."""
+    import torch
+
+    use_bf16 = compute_dtype(device, precision) == torch.bfloat16
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16)

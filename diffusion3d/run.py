@@ -7,15 +7,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
 import hydra
 from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
@@ -25,17 +23,11 @@ from diffusion3d.config import check, check_same, check_targets, compose, given_
 from diffusion3d.errors import Interrupted, RunError, UserError, describe, one_line, unwritable, user_error
 from diffusion3d.hydra_cli import SHOW, show, sweep
 from diffusion3d.overrides import resume_directory, resumed, to_hydra
+from diffusion3d.plan import show_plan
+from diffusion3d.sweeps import Outcome, run_sweep_job
 from diffusion3d.tasks.run_dir import Run
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Outcome:
-    """How a job ended: with its final metrics or with the error that stopped it."""
-
-    metrics: dict[str, float] | None = None
-    error: Exception | None = None
 
 
 def run(overrides: Sequence[str]) -> dict[str, float]:
@@ -43,6 +35,9 @@ def run(overrides: Sequence[str]) -> dict[str, float]:
 
     Args:
         overrides: as on the command line, one each: `["representation=gsplat", "prompt=a corgi, standing"]`.
+
+    Returns:
+        {metric: final value}, empty with `run.dry_run=true`.
 
     Raises:
         UserError: bad input, or a run that had to stop.
@@ -59,6 +54,9 @@ def run(overrides: Sequence[str]) -> dict[str, float]:
         if resume is not None:
             check_targets(config, config.run.trust)
             check_same(config, resume)
+        if config.run.dry_run:
+            show_plan(config, config.hydra, Path(config.hydra.run.dir))
+            return {}
         try:
             ended = run_job(
                 task_function=job,
@@ -71,36 +69,37 @@ def run(overrides: Sequence[str]) -> dict[str, float]:
         except OSError as error:
             raise unwritable(error, config.hydra.run.dir) from None
     outcome: Outcome = ended.return_value
-    if outcome.metrics is None:
-        assert outcome.error is not None
-        raise outcome.error
-    return outcome.metrics
+    return outcome.result()
 
 
 def job(config: DictConfig) -> Outcome:
-    """Run the task of a composed config in its directory. Hydra's launchers call this, in any process."""
+    """Run a composed config in its directory. Hydra's launchers call this, in any process."""
     node: Any = HydraConfig.get()
-    group = None
+    if node.mode == RunMode.MULTIRUN:
+        group = Path(node.sweep.dir).name
+        return run_sweep_job(config, node, lambda directory, swept: work(config, node, directory, group, swept))
     try:
-        if node.mode == RunMode.MULTIRUN:
-            group = Path(node.sweep.dir).name
-            app = GlobalHydra.instance().hydra
-            assert app is not None
-            check(app, config, node)
-        with Run(config, Path(node.runtime.output_dir), given_overrides(node), group) as current:
-            import torch
-
-            from diffusion3d.tasks.rng import seed_everything
-
-            task = hydra.utils.get_class(config.task._target_)
-            current.record(threads=torch.get_num_threads())
-            current.start_loggers()
-            seed_everything(config.seed)
-            metrics = current.finish(task(config, current).run())
-            log.info(current.outputs())
-    except Exception as error:  # a failed job must not stop a sweep
+        return Outcome(work(config, node, Path(node.runtime.output_dir)))
+    except Exception as error:
         return Outcome(error=user_error(error))
-    return Outcome(metrics)
+
+
+def work(
+    config: DictConfig, node: Any, directory: Path, group: str | None = None, swept: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """Run the task of a checked config, whose `hydra` node is `node`; its final metrics."""
+    with Run(config, directory, given_overrides(node), group, swept) as current:
+        import torch
+
+        from diffusion3d.tasks.rng import seed_everything
+
+        task = hydra.utils.get_class(config.task._target_)
+        current.record(threads=torch.get_num_threads())
+        current.start_loggers()
+        seed_everything(config.seed)
+        metrics = current.finish(task(config, current).run())
+        log.info(current.outputs())
+        return metrics
 
 
 def main() -> int:

@@ -27,6 +27,7 @@ class PosedViews:
         labels: part labels, 0 is background.
         mask: True where the image was observed.
         captions: one text per scene.
+        latents: what a prior's encoder made of the images.
     """
 
     cameras: Cameras
@@ -37,6 +38,7 @@ class PosedViews:
     labels: Int[Tensor, "B V 1 H W"] | None = None
     mask: Bool[Tensor, "B V 1 H W"] | None = None
     captions: tuple[str, ...] | None = None
+    latents: Float[Tensor, "B V C h w"] | None = None
 
     def over(self, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B V 3 H W"]:
         """Images composited over one background colour per scene.
@@ -75,7 +77,11 @@ class PosedViews:
             return flat.view(*images.shape[:3], size, size)
 
         return PosedViews(
-            self.cameras.resize(size, size), scale(self.images), scale(self.alpha), captions=self.captions
+            self.cameras.resize(size, size),
+            scale(self.images),
+            scale(self.alpha),
+            captions=self.captions,
+            latents=self.latents,
         )
 
     def to(self, device: torch.device | str) -> PosedViews:

@@ -1,5 +1,6 @@
 """Every choice of a config group, composed as the runner composes it, with networks and scenes small enough for tests."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from diffusion3d.cameras import Cameras
 from diffusion3d.config import CONF_DIR, check, compose, hydra_app
 from diffusion3d.overrides import to_hydra
 from diffusion3d.tasks.build import build
+from tiny_pipelines import folder
 
 SIZE = 32
 PRIOR = [
@@ -37,30 +39,44 @@ FIELDS = {
     "ib_planes": [*FIELD, "representation.sources=3", "representation.size=16", "representation.features=4"],
 }
 EDITING = [f"run={Path(__file__).parent / 'guidance' / 'source_run'}", "guidance.source_prompt=a red car"]
+DRAWN = ["guidance.sampler.steps=2", "guidance.views=2", "guidance.joint=1", "guidance.levels=[1.0,0.5]"]
 TINY = {
     "prior": {"ddpm": PRIOR},
     "representation": {"gsplat": SCENE, **FIELDS},
     "camera": {"orbit": CAMERA},
-    "guidance": {"dds": EDITING, "pds": EDITING},
+    "guidance": {"dds": EDITING, "pds": EDITING, "reconstruct": DRAWN},
 }
 """What makes a choice small; one that is not listed is tested as it ships."""
+PIPELINES = {"stable_diffusion": "sd", "sdxl": "sdxl", "deepfloyd": "deepfloyd", "mvdream": "mvdream"}
+"""Priors from pipelines, and the small pipeline that each is tested with."""
+ADDED = os.environ.get("DIFFUSION3D_CONF")
+"""A folder of configs from elsewhere, whose choices the common suites test beside the package's own."""
 
 
 def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+    folders = [CONF_DIR, *([Path(ADDED)] if ADDED else [])]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def composed(*typed: str) -> DictConfig:
     """The checked config that these overrides give, fp32 so that results can be compared."""
+    added = [f"hydra.searchpath=[{ADDED}]"] if ADDED else []
     with hydra_app() as app:
-        config = compose(app, to_hydra(["logger=none", "precision=fp32", "prompt=a castle", *typed]))
+        config = compose(app, to_hydra([*added, "logger=none", "precision=fp32", "prompt=a castle", *typed]))
         check(app, config, config.hydra)
     return config
 
 
 def chosen(group: str, choice: str, *typed: str) -> DictConfig:
     """The node of one choice, made small."""
-    return composed(f"{group}={choice}", *TINY.get(group, {}).get(choice, []), *typed)[group]
+    return composed(f"{group}={choice}", *small(group, choice), *typed)[group]
+
+
+def small(group: str, choice: str) -> list[str]:
+    """The overrides that make a choice small."""
+    if group == "prior" and choice in PIPELINES:
+        return [f"prior.model={folder(PIPELINES[choice])}", f"prior.image_size={SIZE}", "prior.text_cache=null"]
+    return TINY.get(group, {}).get(choice, [])
 
 
 def make_prior(choice: str = "ddpm"):

@@ -19,6 +19,11 @@ def test_views_are_evenly_spaced_from_a_uniform_start():
     assert torch.allclose(cameras.origins.norm(dim=-1), torch.tensor(2.5))
 
 
+def test_another_number_of_views_is_evenly_spaced_too():
+    gaps = Orbit(16, views=4).sample(3, views=8).azimuth.diff(dim=1) % 360
+    assert torch.allclose(gaps, torch.full((3, 7), 45.0), atol=1e-2)
+
+
 def test_field_of_view():
     camera = Orbit(40, fov=90.0).turntable(1)
     assert camera.K[0, 0, 0, 0].item() == pytest.approx(20)

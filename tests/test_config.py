@@ -33,7 +33,7 @@ def test_configs_survive_saving_and_loading(prompt, tmp_path):
         (["task.stepz=3"], r"no task.stepz in the config; did you mean task.steps"),
         (["steps=3"], r"did you mean task.steps"),
         (["tsk=toy"], r"did you mean task\?"),
-        (["logger=wanbd"], r"logger=wanbd does not exist; choices of logger: none, wandb"),
+        (["logger=wanbd"], r"logger=wanbd does not exist; choices of logger: none, tensorboard, trackio, wandb"),
         (["experiment=nope"], r"experiment=nope does not exist; choices of experiment: "),
         (["data=[1]"], r"data=\[1\] does not name one choice"),
         (["task.steps=(a"], r"cannot read 'task.steps=\(a'; if it is text, quote it twice"),

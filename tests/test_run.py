@@ -49,7 +49,7 @@ def test_bad_input_is_one_line_and_two_before_any_heavy_import(tmp_path):
 def test_help_shows_groups_choices_and_examples(tmp_path):
     code, out, _ = finish(start("--help", cwd=tmp_path))
     assert code == 0
-    assert "logger: none, wandb" in out
+    assert "logger: none, tensorboard, trackio, wandb" in out
     for group in ["task", "prior", "representation", "guidance", "terms", "camera", "data", "paths"]:
         assert f"\n{group}: " in out
     assert out.count("python -m diffusion3d.run") == 3
@@ -59,6 +59,17 @@ def test_cfg_shows_the_config_with_a_literal_prompt(tmp_path):
     code, out, err = finish(start("prompt=a (b", "--cfg", "job", cwd=tmp_path))
     assert (code, err) == (0, "")
     assert "prompt: a (b" in out
+
+
+def test_the_shell_completes_groups_choices_and_keys(tmp_path, monkeypatch):
+    for line, found in {"diffusion3d guidance=sd": "guidance=sds", "diffusion3d task.st": "task.steps="}.items():
+        monkeypatch.setitem(ENVIRONMENT, "COMP_LINE", line)
+        monkeypatch.setitem(ENVIRONMENT, "COMP_POINT", str(len(line)))
+        code, out, _ = finish(start("-sc", "query=bash", cwd=tmp_path))
+        assert code == 0 and found in out.split()
+    program = "import sys; sys.argv[0] = '/bin/diffusion3d'; from diffusion3d.run import main; main()"
+    code, out, _ = finish(start("-sc", "install=bash", cwd=tmp_path, command=("-c", program)))
+    assert code == 0 and out.rstrip().endswith("-F hydra_bash_completion diffusion3d")
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):

@@ -34,6 +34,8 @@ def test_the_wheel_holds_code_and_configs_and_runs(tmp_path):
         archive.extractall(tmp_path / "site")
     tracked = {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
     assert {f"diffusion3d/conf/{name}" for name in tracked} <= names
+    template = ROOT / "diffusion3d" / "comparison" / "template"
+    assert {path.relative_to(ROOT).as_posix() for path in template.iterdir()} <= names
     assert not {name for name in names if name.startswith(("tests/", "conf/", "experiments/"))}
     paths = [str(tmp_path / "site"), str(ROOT / "tests")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_WAIT_POLICY": "PASSIVE"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,23 @@ from diffusion3d.tasks.loop import loop
 from diffusion3d.tasks.run_dir import Run
 
 
+def meet(directory: Path, number: int) -> None:
+    """Return once so many jobs of a sweep are here at the same time."""
+    (directory / "here").touch()
+    deadline = time.monotonic() + 100
+    while len([*directory.parent.glob("*/here")]) < number:
+        assert time.monotonic() < deadline, "the others did not come"
+        time.sleep(0.05)
+
+
 class Toy:
     def __init__(self, config: Any, run: Run) -> None:
         self.config, self.run_dir = config, run
 
     def run(self) -> dict[str, float]:
         task, run = self.config.task, self.run_dir
+        if task.meet:
+            meet(run.dir, task.meet)
         x = torch.nn.Parameter(torch.randn(8))
         optimizer = torch.optim.Adam([x], lr=0.1)
 

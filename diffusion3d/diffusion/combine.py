@@ -30,26 +30,32 @@ def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
 
 
 def composed(
-    predictions: Mapping[str, Prediction], weights: Mapping[str, float], perpendicular: bool = False
+    predictions: Mapping[str, Prediction], weights: Mapping[str, float | Tensor], perpendicular: bool = False
 ) -> Tensor:
     """cond + sum(w_i (cond_i - null)): several prompts at once (Liu et al. 2022, algorithm 1).
 
     Args:
         predictions: "cond", "null" and those that `weights` names.
-        weights: {name: w_i}; a negative one pushes away.
-        perpendicular: of each cond_i - null only what is perpendicular to cond - null, scene by scene, so that a negative
-            prompt takes nothing away from the prompt itself (Perp-Neg, Armandpour et al. 2023).
+        weights: {name: w_i}, a number or one for every view [B,V]; a negative one pushes away.
+        perpendicular: of each cond_i - null only what is perpendicular to cond - null, scene by scene (view by view if so are
+            the weights), so that a negative prompt takes nothing away from the prompt itself (Perp-Neg, Armandpour et al.
+            2023).
     """
     cond, null = predictions["cond"].x0, predictions["null"].x0
     total = cond
     for name, weight in weights.items():
-        delta = predictions[name].x0 - null
-        total = total + weight * (across(delta, cond - null) if perpendicular else delta)
+        delta, leading = predictions[name].x0 - null, 1
+        if isinstance(weight, Tensor):
+            leading = weight.ndim
+            weight = weight.reshape(weight.shape + (1,) * (delta.ndim - leading))
+        total = total + weight * (across(delta, cond - null, leading) if perpendicular else delta)
     return total
 
 
-def across(delta: Tensor, main: Tensor) -> Tensor:
-    """The part of `delta` that is perpendicular to `main`, each scene a vector; all of it where `main` is 0."""
-    dims = tuple(range(1, delta.ndim))
+def across(delta: Tensor, main: Tensor, leading: int = 1) -> Tensor:
+    """The part of `delta` that is perpendicular to `main`, all of it where `main` is 0; what comes after the `leading`
+    dimensions is a vector.
+    """
+    dims = tuple(range(leading, delta.ndim))
     along = (delta * main).sum(dims, keepdim=True) / main.square().sum(dims, keepdim=True).clamp(min=1e-12)
     return delta - along * main

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras
@@ -43,6 +43,17 @@ class Condition:
         """The "null" condition: the text is dropped, cameras and clean views stay."""
         return dataclasses.replace(self, tokens=None, token_mask=None, pooled=None)
 
+    def select(self, views: Int[Tensor, " K"]) -> Condition:
+        """What concerns some of the views to denoise."""
+        assert self.cameras is not None
+        count = self.cameras.shape[1]
+        per_view = {
+            name: value[:, views]
+            for name in ("tokens", "token_mask", "pooled", "previous")
+            if (value := getattr(self, name)) is not None and value.shape[1] == count
+        }
+        return dataclasses.replace(self, cameras=self.cameras.select(views=views), **per_view)
+
     def with_text(self, text: Condition) -> Condition:
         return dataclasses.replace(self, tokens=text.tokens, token_mask=text.token_mask, pooled=text.pooled)
 
@@ -62,7 +73,8 @@ def pad_rows(tokens: Tensor, length: int) -> Tensor:
 
 
 def concatenate(conditions: list[Condition]) -> Condition:
-    """Stack conditions along the batch. Text that some of them lack becomes zero tokens, all masked out.
+    """Stack conditions along the batch. Text that some of them lack becomes zero tokens, all masked out; where one has a row of
+    text for every view, so have all.
 
     Raises:
         ValueError: a field other than text is given by some of the conditions and not by all.
@@ -73,6 +85,8 @@ def concatenate(conditions: list[Condition]) -> Condition:
         given = next((v for v in values if v is not None), None)
         if given is not None:
             values = [torch.zeros_like(given) if v is None else v for v in values]
+            rows = max(v.shape[1] for v in values)
+            values = [v.expand(-1, rows, *v.shape[2:]) for v in values]
             if name != "pooled":
                 longest = max(v.shape[2] for v in values)
                 values = [pad_rows(v, longest) for v in values]

@@ -14,12 +14,14 @@ class Schedule:
 
     A level t is an integer tensor in 0…T-1 that grows with noise, as in diffusers. t = -1 means clean: its signal level is
     exactly 1, so the item is returned unchanged, and it is never divided by. t has the leading dimensions of x and is
-    broadcast over the rest.
+    broadcast over the rest. The last level may hold no signal at all (zero terminal SNR, Lin et al. 2024, algorithm 1).
     """
 
     def __init__(self, alphas_cumprod: Float[Tensor, " T"]) -> None:
-        if alphas_cumprod.ndim != 1 or not bool((alphas_cumprod.diff() < 0).all()):
-            raise ValueError("Schedule: alphas_cumprod must be one strictly decreasing row of signal levels")
+        if alphas_cumprod.ndim != 1 or not bool((alphas_cumprod.diff() < 0).all()) or alphas_cumprod[-1] < 0:
+            raise ValueError(
+                "Schedule: alphas_cumprod must be one strictly decreasing row of signal levels, none below 0"
+            )
         self.alphas_cumprod = alphas_cumprod.float()
 
     @classmethod
@@ -53,8 +55,10 @@ class Schedule:
         return alpha * x0 + sigma * noise
 
     def x0_from_eps(self, x_t: Tensor, eps: Tensor, t: Int[Tensor, "*S"]) -> Tensor:
+        """The clean item if x_t holds the noise eps; 0 where x_t holds no signal."""
         alpha, sigma = self.signal(t, x_t)
-        return (x_t - sigma * eps) / alpha
+        empty = alpha == 0
+        return torch.where(empty, torch.zeros_like(x_t), (x_t - sigma * eps) / torch.where(empty, 1.0, alpha))
 
     def eps_from_x0(self, x_t: Tensor, x0: Tensor, t: Int[Tensor, "*S"]) -> Tensor:
         """The noise that x_t holds if the clean item is x0; 0 for clean items."""

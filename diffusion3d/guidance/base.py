@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion3d.backgrounds import Backgrounds
+from diffusion3d.camera_sampling import Orbit
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition
 from diffusion3d.errors import UserError
@@ -82,6 +85,14 @@ class Guidance(nn.Module, ABC):
         self, scene: Scene, render: Render, cameras: Cameras, condition: Condition, step: Step
     ) -> dict[str, Tensor]:
         """{name: scalar}; their sum is minimised."""
+
+    def cameras(self, camera: Orbit, step: Step) -> Cameras:
+        """What a step looks through; asked before every `forward`."""
+        return camera.sample()
+
+    def background(self, backgrounds: Backgrounds, step: Step) -> Float[Tensor, "1 3"]:
+        """What is behind the object in a step, sRGB; asked before every `forward`."""
+        return backgrounds.sample(1)
 
     def prepare(self, scene: Scene, condition: Condition) -> None:
         """Called once before the first step, with the scene as it starts.

@@ -8,18 +8,19 @@ eps_cond - eps_null = alpha / sigma (x0_null - x0_cond). Schemes are written in 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras
-from diffusion3d.diffusion.combine import classifier_free, composed, rescale
-from diffusion3d.diffusion.condition import Condition, Prediction
+from diffusion3d.diffusion.condition import Condition
 from diffusion3d.errors import UserError
-from diffusion3d.guidance.base import Guidance, Scheduled, Step, knots, scheduled_at, surrogate
+from diffusion3d.guidance.base import Scheduled, Step, knots, scheduled_at, surrogate
+from diffusion3d.guidance.prompted import Prompted
 from diffusion3d.guidance.timesteps import TIMESTEPS
 from diffusion3d.priors.base import Prior
 from diffusion3d.rendering.render import Render, composite
@@ -51,24 +52,19 @@ class Noised:
     condition: Condition
 
 
-class Distillation(Guidance):
+class Distillation(Prompted):
     """A gradient on the render, `WEIGHTINGS`(t) `direction`; all V views of a scene share a level and are judged jointly.
 
     Args:
         prior: frozen.
-        scale: classifier-free guidance, null + scale (cond - null); 1 is none.
-        rescale: share of the guided x0's spread that is pulled back to the conditional one's.
         t_min, t_max: range of levels as shares of T; numbers or schedules.
         timesteps: how a level is chosen from the range, one of `TIMESTEPS`.
         weighting: one of `WEIGHTINGS`.
         weight: of the loss.
-        negative_prompt: takes the place of the null text in classifier-free guidance; "" is none.
-        prompts: told beside the run's prompt.
-        prompt_weights: of these; cond becomes cond + sum(w_i (cond_i - null)) (Liu et al. 2022, algorithm 1).
-        perpendicular: whether only what is perpendicular to cond - null is added (Perp-Neg, Armandpour et al. 2023).
+        asking: of `Prompted`.
 
     Raises:
-        UserError: a negative scale, an empty range of levels, an unknown name, lists of unequal lengths.
+        UserError: an empty range of levels, an unknown name.
     """
 
     name = "distillation"
@@ -77,28 +73,17 @@ class Distillation(Guidance):
     def __init__(
         self,
         prior: Prior,
-        scale: Scheduled = 7.5,
-        rescale: float = 0.5,
         t_min: Scheduled = 0.02,
         t_max: Scheduled = 0.98,
         timesteps: str = "uniform",
         weighting: str = "x0",
         weight: Scheduled = 1.0,
-        negative_prompt: str = "",
-        prompts: Sequence[str] = (),
-        prompt_weights: Sequence[float] = (),
-        perpendicular: bool = False,
+        **asking: Any,
     ) -> None:
-        super().__init__(prior)
+        super().__init__(prior, **asking)
         for key, value, known in (("weighting", weighting, WEIGHTINGS), ("timesteps", timesteps, TIMESTEPS)):
             if value not in known:
                 raise UserError(f"guidance.{key}={value!r} is not one of {', '.join(known)}")
-        for progress in knots(scale):
-            if scheduled_at(scale, progress) < 0:
-                raise UserError(
-                    f"guidance.scale={scheduled_at(scale, progress):.3g} must not be negative: 0 ignores the prompt, 1 is no "
-                    "guidance"
-                )
         for progress in knots(t_min, t_max):
             low, high = scheduled_at(t_min, progress), scheduled_at(t_max, progress)
             if not 0 <= low <= high <= 1:
@@ -106,19 +91,9 @@ class Distillation(Guidance):
                     f"guidance: t_min={low:.3g} and t_max={high:.3g} (after {progress:.0%} of the run) must satisfy "
                     "0 <= t_min <= t_max <= 1"
                 )
-        if len(prompts) != len(prompt_weights):
-            raise UserError(
-                f"guidance: {len(prompts)} prompts and {len(prompt_weights)} prompt_weights; give each prompt a weight"
-            )
-        if not all(isinstance(weight, int | float) for weight in prompt_weights):
-            raise UserError(f"guidance.prompt_weights={list(prompt_weights)} must be numbers")
         scheduled_at(weight, 0.0)  # refuses a schedule of other keys now, not in the middle of a run
-        self.scale, self.rescale, self.weight = scale, rescale, weight
-        self.t_min, self.t_max = t_min, t_max
+        self.t_min, self.t_max, self.weight = t_min, t_max, weight
         self.choose, self.weighting = TIMESTEPS[timesteps], WEIGHTINGS[weighting]
-        self.negative_prompt, self.perpendicular = negative_prompt, perpendicular
-        self.texts = {"negative": negative_prompt, **{f"prompt_{i}": prompt for i, prompt in enumerate(prompts)}}
-        self.composition = {f"prompt_{i}": weight for i, weight in enumerate(prompt_weights)}
 
     @abstractmethod
     def direction(self, noised: Noised, step: Step) -> Tensor:
@@ -150,30 +125,3 @@ class Distillation(Guidance):
             noised = self.noised(x, condition, step)
             grad = self.factor(noised) * self.direction(noised, step)
         return {self.name: step.value(self.weight) * surrogate(x, grad)}
-
-    def told(self, name: str, condition: Condition) -> Condition:
-        """The condition of a name: "cond", "null", or one of `texts`."""
-        if name in ("cond", "null"):
-            return condition if name == "cond" else condition.without_text()
-        assert condition.cameras is not None
-        prompts = [self.texts[name]] * condition.cameras.shape[0]
-        return condition.with_text(self.prior.condition(prompts, condition.cameras, condition.extra.get("background")))
-
-    def predict(self, x_t: Tensor, t: Tensor, condition: Condition, *names: str) -> dict[str, Tensor]:
-        """{name: x0} from one batch; "cond" is what all the prompts say together."""
-        asked = list(names)
-        if self.composition and "cond" in names:
-            asked = list(dict.fromkeys([*names, "null", *self.composition]))
-        predictions = self.prior.predict(x_t, t, {name: self.told(name, condition) for name in asked})
-        if len(asked) > len(names):
-            predictions["cond"] = Prediction(composed(predictions, self.composition, self.perpendicular))
-        return {name: predictions[name].x0 for name in names}
-
-    def guided(self, x_t: Tensor, t: Tensor, condition: Condition, scale: float) -> Tensor:
-        """x0 under classifier-free guidance, rescaled; one pass through the prior where scale = 1 and there is one prompt."""
-        if scale == 1:
-            return self.predict(x_t, t, condition, "cond")["cond"]
-        base = "negative" if self.negative_prompt else "null"
-        x0 = self.predict(x_t, t, condition, base, "cond")
-        named = {"null": Prediction(x0[base]), "cond": Prediction(x0["cond"])}
-        return rescale(classifier_free(named, scale), x0["cond"], self.rescale)

@@ -25,6 +25,8 @@ class Editing(Distillation):
         UserError: no source prompt; later, a step without a source.
     """
 
+    worded = frozenset({"source"})
+
     def __init__(self, prior: Prior, source_prompt: str | None = None, **common: Any) -> None:
         super().__init__(prior, **common)
         if source_prompt is None or not source_prompt.strip():

@@ -40,7 +40,7 @@ class HiFA(SDS):
         with torch.no_grad():
             noised = self.noised(x, condition, step)
             factor, away = self.factor(noised), self.direction(noised, step)
-            pixels = factor * (image - self.prior.decode(noised.x - away))
+            pixels = factor * (image - self.decoded(noised.x - away, image))
         weight, image_weight = step.value(self.weight), step.value(self.image_weight)
         return {
             "hifa": weight * surrogate(x, factor * away),

@@ -60,6 +60,4 @@ class ISM(Distillation):
         x0 = self.predict(x_s, s, condition, "null")["null"]
         eps = schedule.eps_from_x0(x_s, x0, s)
         x_t = schedule.add_noise(x0, eps, t)
-        alpha, sigma = schedule.signal(t, x_t)
-        eps_hat = schedule.eps_from_x0(x_t, self.guided(x_t, t, condition, step.value(self.scale)), t)
-        return sigma / alpha * (eps_hat - eps)
+        return x0 - self.guided(x_t, t, condition, step.value(self.scale))

@@ -35,7 +35,8 @@ def dreamtime(schedule: Schedule, low: int, high: int, progress: float, scenes: 
     t = torch.arange(low, high + 1)
     share = t / schedule.num_timesteps
     below, above = (PLATEAU[0] - share).clamp(min=0) / TAILS[0], (share - PLATEAU[1]).clamp(min=0) / TAILS[1]
-    weight = schedule.snr(t).double().rsqrt() * torch.exp(-(below**2 + above**2) / 2)
+    ratio = schedule.snr(t).double().rsqrt().nan_to_num(posinf=0)  # a last level without signal is passed at once
+    weight = ratio * torch.exp(-(below**2 + above**2) / 2)
     passed = weight.flip(0).cumsum(0) / weight.sum()
     return torch.full((scenes,), int(t.flip(0)[(passed - progress).abs().argmin()]))
 

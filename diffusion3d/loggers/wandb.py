@@ -1,32 +1,33 @@
-"""Weights & Biases. All of it happens in a background thread, so that nothing about it can stop, slow or lose a run."""
+"""Weights & Biases: one W&B run per run directory, grouped by sweep."""
 
 from __future__ import annotations
 
 import logging
 import netrc
 import os
-import queue
 import re
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from diffusion3d.errors import UserError, one_line
-from diffusion3d.loggers.base import Logger, RunInfo
+from diffusion3d.loggers.background import Background
+from diffusion3d.loggers.base import RunInfo
 
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline")
-QUEUE_LENGTH = 10_000
-
-Action = Callable[[Any, Any], object]
-"""Something to do with (the wandb module, the wandb run)."""
+TABLE = "results"
+"""A table of one row: the prompt, the variant, the media of the result and its final metrics. W&B joins those of all runs."""
 
 
-class WandbLogger(Logger):
-    """One W&B run per run directory. A resumed run keeps its id; offline that makes a second segment of it."""
+class WandbLogger(Background):
+    """One W&B run per run directory. A resumed run keeps its id; offline that makes a second segment of it.
+
+    What a sweep varies is in the W&B config as `sweep/KEY`, for its columns, groups and filters.
+    """
+
+    label = "W&B"
 
     def __init__(
         self, project: str, entity: str | None = None, mode: str = "auto", finish_seconds: float = 8.0
@@ -43,73 +44,18 @@ class WandbLogger(Logger):
         """
         if mode not in MODES:
             raise UserError(f"logger.wandb.mode={mode} is not one of {', '.join(MODES)}")
-        self.project, self.entity, self.mode, self.finish_seconds = project, entity, mode, finish_seconds
-        self._actions: queue.Queue[Action | None] = queue.Queue(QUEUE_LENGTH)
-        self._thread: threading.Thread | None = None
-        self._off = False
-        self._directory = Path()
+        super().__init__(finish_seconds)
+        self.project, self.entity, self.mode = project, entity, mode
+        self._wandb: Any = None
+        self._row: dict[str, Any] = {}
+        self._media: dict[str, tuple[str, Path]] = {}
 
-    def start(self, info: RunInfo) -> None:
-        self._directory = info.directory
-        self._thread = threading.Thread(target=self._work, args=[info], name="wandb", daemon=True)
-        self._thread.start()
+    def open(self, info: RunInfo) -> Any:
+        import wandb
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._put(lambda wandb, run: run.log(metrics, step=step))
-
-    def image(self, step: int | None, name: str, path: Path) -> None:
-        self._put(lambda wandb, run: run.log({name: wandb.Image(str(path))}, step=step))
-
-    def video(self, name: str, path: Path) -> None:
-        self._put(lambda wandb, run: run.log({name: wandb.Video(str(path), format=path.suffix[1:])}))
-
-    def artifact(self, name: str, path: Path) -> None:
-        def action(wandb: Any, run: Any) -> None:
-            artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", f"{run.id}-{name}"), type=name)
-            artifact.add_file(str(path))
-            run.log_artifact(artifact)
-
-        self._put(action)
-
-    def finish(self, metrics: dict[str, float] | None) -> None:
-        if metrics is not None:
-            self._put(
-                lambda wandb, run: run.summary.update({f"final/{name}": value for name, value in metrics.items()})
-            )
-        self._put(lambda wandb, run: run.finish(exit_code=0 if metrics is not None else 1))
-        self._put(None)
-        if self._thread is not None:
-            self._thread.join(self.finish_seconds)
-            if self._thread.is_alive():
-                self._give_up(f"it did not finish within {self.finish_seconds:g} s")
-
-    def _put(self, action: Action | None) -> None:
-        if self._off:
-            return
-        try:
-            self._actions.put_nowait(action)
-        except queue.Full:
-            self._give_up(f"it is {QUEUE_LENGTH} entries behind")
-
-    def _give_up(self, reason: str) -> None:
-        if not self._off:
-            self._off = True
-            hint = f"; what it has can be sent by: wandb sync {self._directory}/wandb/*run-*"
-            log.warning("W&B is off for the rest of this run: %s%s", reason, hint)
-            _abandon()
-
-    def _work(self, info: RunInfo) -> None:
-        try:
-            import wandb
-
-            run = self._init(wandb, info)
-            while (action := self._actions.get()) is not None and not self._off:
-                action(wandb, run)
-        except Exception as error:  # whatever goes wrong with W&B, the run goes on
-            self._give_up(f"{type(error).__name__}: {one_line(error)[:200]}")
-
-    def _init(self, wandb: Any, info: RunInfo) -> Any:
-        mode = (
+        self._wandb = wandb
+        self._row = {"prompt": info.config.get("prompt"), "variant": variant(info)}
+        mode: Any = (
             self.mode
             if self.mode != "auto"
             else os.environ.get("WANDB_MODE") or ("online" if _logged_in(wandb) else "offline")
@@ -134,12 +80,72 @@ class WandbLogger(Logger):
             group=info.group,
             job_type=info.job_type,
             tags=info.tags,
-            config=info.config,
+            config={**info.config, **{column(key): value for key, value in info.swept.items()}},
             settings=settings,
         )
         if mode == "online":
             log.info("W&B: %s", run.url)
         return run
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.put(lambda run: run.log(metrics, step=step))
+
+    def image(self, step: int | None, name: str, path: Path) -> None:
+        if step is None:
+            self._media[name] = ("Image", path)
+        self.put(lambda run: run.log({name: self._wandb.Image(str(path))}, step=step))
+
+    def video(self, name: str, path: Path) -> None:
+        self._media[name] = ("Video", path)
+        self.put(lambda run: run.log({name: self._video(path)}))
+
+    def artifact(self, name: str, path: Path) -> None:
+        def action(run: Any) -> None:
+            artifact = self._wandb.Artifact(re.sub(r"[^\w.-]", "-", f"{run.id}-{name}"), type=name)
+            artifact.add_file(str(path))
+            run.log_artifact(artifact)
+
+        self.put(action)
+
+    def close(self, metrics: dict[str, float] | None) -> None:
+        if metrics is not None:
+            final = {f"final/{name}": value for name, value in metrics.items()}
+            self.put(lambda run: run.summary.update(final))
+            self.put(lambda run: run.log({TABLE: self._table(metrics)}))
+        self.put(lambda run: run.finish(exit_code=0 if metrics is not None else 1))
+
+    def leftovers(self) -> str:
+        return f"; what it has can be sent by: wandb sync {self.directory}/wandb/*run-*"
+
+    def abandon(self) -> None:
+        """At exit wandb would wait for its service, without limit if a server is silent."""
+        try:
+            from wandb.sdk import wandb_setup
+
+            connection = wandb_setup.singleton()._connection
+            if connection is not None and connection._cleanup is not None:
+                connection._cleanup()
+        except Exception as error:  # no public way to do this: where wandb has changed, its exit may take longer
+            log.debug("wandb's service was not let go: %s", one_line(error))
+
+    def _video(self, path: Path) -> Any:
+        return self._wandb.Video(str(path), format=path.suffix[1:])
+
+    def _table(self, metrics: dict[str, float]) -> Any:
+        make = {"Image": lambda path: self._wandb.Image(str(path)), "Video": self._video}
+        row = {**self._row, **{name: make[kind](path) for name, (kind, path) in self._media.items()}, **metrics}
+        return self._wandb.Table(columns=list(row), data=[list(row.values())])
+
+
+def variant(info: RunInfo) -> str:
+    """What makes a run another than those with the same prompt: `guidance=vsd seed=1`, outside sweeps its directory."""
+    others = [f"{key}={value}" for key, value in info.swept.items() if key != "prompt"]
+    return " ".join(others) if info.swept else info.directory.name
+
+
+def column(key: str) -> str:
+    """The name of a swept key in the W&B config, where dots would mean nesting."""
+    return f"sweep/{key.replace('.', '/')}"
 
 
 def _logged_in(wandb: Any) -> bool:
@@ -151,15 +157,3 @@ def _logged_in(wandb: Any) -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _abandon() -> None:
-    """Let the process end without W&B's service: at exit wandb would wait for it, without limit if a server is silent."""
-    try:
-        from wandb.sdk import wandb_setup
-
-        connection = wandb_setup.singleton()._connection
-        if connection is not None and connection._cleanup is not None:
-            connection._cleanup()
-    except Exception as error:  # no public way to do this: where wandb has changed, its exit may take longer
-        log.debug("wandb's service was not let go: %s", one_line(error))

@@ -1,8 +1,10 @@
-"""Train a multi-view prior to denoise."""
+"""Train a prior to denoise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,19 +78,27 @@ class Denoising(Objective):
     def drop_text(self, condition: Condition, dropped: Tensor) -> Condition:
         """The condition without text for the scenes in `dropped` [B] (as concatenating null conditions would)."""
         tokens, mask, pooled = condition.tokens, condition.token_mask, condition.pooled
-        assert tokens is not None and mask is not None and pooled is not None
+        assert tokens is not None and mask is not None
         text = Condition(
             tokens=tokens * ~dropped[:, None, None, None],
             token_mask=mask & ~dropped[:, None, None],
-            pooled=pooled * ~dropped[:, None, None],
+            pooled=None if pooled is None else pooled * ~dropped[:, None, None],
         )
         return condition.with_text(text)
 
+    def clean(self, batch: PosedViews, background: Float[Tensor, "B 3"]) -> Tensor:
+        """The views in the prior's space."""
+        return self.prior.encode(batch.over(background))
+
+    def told(self, batch: PosedViews, background: Float[Tensor, "B 3"]) -> Condition:
+        """What the prior is told of the views."""
+        assert batch.captions is not None
+        return self.prior.condition(batch.captions, batch.cameras, background)
+
     def difference(self, batch: PosedViews, background: Tensor, t: Tensor, dropped: Tensor, noise: Tensor) -> Tensor:
         """Estimate minus truth, in the prior's space."""
-        assert batch.captions is not None
-        condition = self.drop_text(self.prior.condition(batch.captions, batch.cameras, background), dropped)
-        x0 = self.prior.encode(batch.over(background))
+        condition = self.drop_text(self.told(batch, background), dropped)
+        x0 = self.clean(batch, background)
         x_t = self.prior.schedule.add_noise(x0, noise, t)
         return self.prior.denoise(x_t, t, condition).x0 - x0
 
@@ -98,7 +108,7 @@ class Denoising(Objective):
         background = self.backgrounds.sample(scenes).to(device)
         t = self.draw_levels(scenes, views).to(device)
         dropped = (torch.rand(scenes) < self.text_dropout).to(device)
-        noise = torch.randn(scenes, views, 3, batch.cameras.height, batch.cameras.width).to(device)
+        noise = torch.randn(self.prior.noise_shape(scenes, views)).to(device)
         difference = self.difference(batch, background, t, dropped, noise)
         error = difference.square().flatten(2).mean(2)
         for side, share in self.scales.items():
@@ -117,7 +127,7 @@ class Denoising(Objective):
         for batch in batches:
             scenes, views = batch.cameras.shape
             device = batch.cameras.c2w.device
-            noise = torch.randn(scenes, views, 3, batch.cameras.height, batch.cameras.width, generator=generator)
+            noise = torch.randn(self.prior.noise_shape(scenes, views), generator=generator)
             for share in (0.1, 0.3, 0.5, 0.7, 0.9):
                 t = torch.full((scenes, views), int(share * T), device=device)
                 white, kept = torch.ones(scenes, 3, device=device), torch.zeros(scenes, dtype=torch.bool, device=device)
@@ -126,11 +136,15 @@ class Denoising(Objective):
         return {name: sum(values) / len(values) for name, values in totals.items()}
 
     @torch.no_grad()
-    def preview(self, prompts: Sequence[str]) -> Float[Tensor, "N V 3 H W"]:
+    def preview(self, prompts: Sequence[str], batches: Sequence[PosedViews]) -> dict[str, Float[Tensor, "V 3 H W"]]:
         """Four views of every prompt: DDIM in 20 steps, guidance 3."""
         device = next(self.prior.parameters()).device
         azimuth = torch.tensor([[30.0, 120.0, 210.0, 300.0]], device=device).expand(len(prompts), -1)
         size = self.prior.image_size
         cameras = orbit(azimuth, torch.full_like(azimuth, 15.0), 3.0, 40.0, size, size)
         condition = self.prior.condition(prompts, cameras)
-        return draw(self.prior, Sampler(20), condition, generator=torch.Generator().manual_seed(0))
+        drawn = draw(self.prior, Sampler(20), condition, generator=torch.Generator().manual_seed(0))
+        return dict(zip(prompts, drawn, strict=True))
+
+    def export(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self.prior.export(folder, facts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ class Prior(nn.Module, ABC):
     """A diffusion model with x0 as its canonical output.
 
     Attributes:
-        space: what it diffuses; "pixel" is [B,V,3,H,W] in [-1, 1].
+        space: what it diffuses; "pixel" is [B,V,3,H,W] in [-1, 1], "latent" [B,V,C,h,w].
         schedule: its noise levels.
         image_size: side of the square views it knows, pixels.
         network: the part that learns.
@@ -40,7 +42,26 @@ class Prior(nn.Module, ABC):
     def condition(
         self, prompts: Sequence[str], cameras: Cameras, background: Float[Tensor, "B 3"] | None = None
     ) -> Condition:
-        """The condition for B prompts seen from B x V cameras before a background colour (sRGB in [0, 1], white if None)."""
+        """The condition for B prompts seen from B x V cameras before a background colour (sRGB in [0, 1], white if None).
+
+        The colour stands in `extra["background"]` for those who composite renders, whether the prior is told it or not.
+        """
+
+    def plain_text(self, prompts: Sequence[str], cameras: Cameras) -> Condition:
+        """The text of `condition` for prompts taken as they are written, where `condition` would word what a camera sees."""
+        return self.condition(prompts, cameras)
+
+    def noise_shape(self, scenes: int, views: int) -> tuple[int, ...]:
+        """The shape of what it diffuses."""
+        return scenes, views, 3, self.image_size, self.image_size
+
+    def freeze(self) -> Prior:
+        """For inference alone: evaluation mode, no gradients to its parameters. Weights may be kept in less precision."""
+        return self.eval().requires_grad_(False)
+
+    def export(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Write the weights in float16, so that a config can name them, and `facts` beside them; of a `trainable` prior."""
+        raise NotImplementedError(f"{type(self).__name__} is not trainable")
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B V 3 H W"]) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +19,7 @@ from diffusion3d.precision import autocast
 from diffusion3d.priors.base import Prior
 from diffusion3d.priors.text import SentenceEncoder
 from diffusion3d.priors.unet import MultiViewUNet
-from diffusion3d.priors.weights import find_weights, read_weights
+from diffusion3d.priors.weights import find_weights, read_weights, write_weights
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,10 @@ class DDPM(Prior):
             f"the prior has never seen anything like {prompt[:60]!r}; nearest of the {len(self.vocabulary)} subjects it "
             f"knows: {', '.join(near)}. Other subjects need a prior trained on open-vocabulary images."
         )
+
+    def export(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """weights.safetensors, for `prior.weights`."""
+        write_weights(folder / "weights.safetensors", self.network, facts)
 
     def encode(self, images: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V 3 H W"]:
         return images * 2 - 1

@@ -32,14 +32,13 @@ def draw(
     """Images in [0, 1] for every scene and camera of a condition; the noise comes from a CPU generator."""
     assert condition.cameras is not None
     scenes, views = condition.cameras.shape
-    shape = (scenes, views, 3, prior.image_size, prior.image_size)
-    x = torch.randn(shape, generator=generator).to(condition.cameras.c2w.device)
+    x = torch.randn(prior.noise_shape(scenes, views), generator=generator).to(condition.cameras.c2w.device)
     ended = sampler.sample(
         lambda x_t, t: Prediction(guided(prior, x_t, t, condition, scale, share)),
         prior.schedule,
         x,
         sampler.timesteps(prior.schedule),
-        hooks=[Clamp()],
+        hooks=[Clamp()] if prior.space == "pixel" else [],
         generator=generator,
     )
     return prior.decode(ended.x0).clamp(0, 1)

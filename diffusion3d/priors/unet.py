@@ -81,6 +81,25 @@ class MultiViewAttention(nn.Module):
         return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Refinement(nn.Module):
+    """Three 3x3 convolutions at full resolution, added to a picture that came out of a pixel-shuffle: they mend its seams."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(6, channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * channels)
+        self.within = nn.Conv2d(channels, channels, 3, padding=1)
+        self.leave = _zero(nn.Conv2d(channels, 3, 3, padding=1))
+
+    def forward(
+        self, coarse: Float[Tensor, "N 3 H W"], x: Float[Tensor, "N 3 H W"], embedding: Float[Tensor, "N E"]
+    ) -> Float[Tensor, "N 3 H W"]:
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)
+        h = self.enter(torch.cat([coarse, x.to(coarse)], 1).contiguous(memory_format=torch.channels_last))
+        h = self.within(F.silu(h * (1 + scale) + shift))
+        return coarse + self.leave(F.silu(h))
+
+
 class MultiViewUNet(nn.Module):
     """Predicts x0 of V views jointly.
 
@@ -99,6 +118,7 @@ class MultiViewUNet(nn.Module):
             3.1), beside the rays that every pixel sees.
         code: width of a code, the mean of a feature over all views and places, that is added to the text in the decoder, so
             that what the views agree on (what it is, in which colours) reaches all of them; 0 is none.
+        refine: width of convolutions at full resolution after the pixel-shuffle; 0 is none.
 
     Attributes:
         stride: the sides of views must be multiples of it.
@@ -115,6 +135,7 @@ class MultiViewUNet(nn.Module):
         text: int = 384,
         pose: bool = False,
         code: int = 0,
+        refine: int = 0,
     ) -> None:
         super().__init__()
         self.patch = patch
@@ -160,6 +181,7 @@ class MultiViewUNet(nn.Module):
         self.blocks = tuple(blocks)
         self.norm = nn.GroupNorm(16, first)
         self.head = _zero(nn.Conv2d(first, 3 * patch**2, 3, padding=1))
+        self.refine = Refinement(refine, embedding) if refine else None
 
     def forward(
         self,
@@ -230,4 +252,6 @@ class MultiViewUNet(nn.Module):
             if level:
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
         out = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        if self.refine is not None:
+            out = self.refine(out, x.flatten(0, 1), embedding)
         return out.view(scenes, views, 3, *out.shape[-2:])

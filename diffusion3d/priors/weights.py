@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from diffusion3d.errors import UserError
-from diffusion3d.files import write_text
+from diffusion3d.files import write_bytes, write_text
 
 SHIPPED = Path(__file__).parent / "weights"
 """Where the weights that come with the package are."""
@@ -45,6 +45,16 @@ def write_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> No
     temporary.replace(path)
     content = {**facts, "sha256": hashlib.sha256(data).hexdigest()}
     write_text(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+
+
+def halve(folder: Path) -> None:
+    """Turn what all safetensors files in a folder and below hold to float16, where it is of another floating type."""
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        write_bytes(path, save_safetensors(state, metadata))
 
 
 def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,7 +15,7 @@ from diffusion3d.errors import UserError
 from diffusion3d.precision import pick_device
 from diffusion3d.priors.base import Prior
 from diffusion3d.representations.base import Representation
-from diffusion3d.tasks.build import build
+from diffusion3d.tasks.build import build, build_camera
 from diffusion3d.tasks.loop import Watch
 from diffusion3d.tasks.run_dir import Run
 
@@ -50,7 +50,7 @@ class Task(ABC):
         Raises:
             UserError: its weights are incomplete.
         """
-        prior = self.prior().eval().requires_grad_(False)
+        prior = self.prior().freeze()
         if prior.untrained:
             raise UserError(
                 f"prior.weights={self.config.prior.weights} lacks {len(prior.untrained)} parameters of prior.network "
@@ -60,6 +60,10 @@ class Task(ABC):
         if warning is not None:
             log.warning(warning)
         return prior
+
+    def camera(self, prior: Prior) -> Orbit:
+        """The cameras of the config, with views of the prior's size where it says none."""
+        return build_camera(self.config.camera, prior.image_size)
 
     @contextmanager
     def watch(

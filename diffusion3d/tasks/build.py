@@ -7,6 +7,8 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion3d.camera_sampling import Orbit
+
 CAPABILITIES = ("provides", "needs")
 RESERVED = (*CAPABILITIES, "fit")
 """Keys of a choice that are not its class's: what it provides and needs, and the settings it recommends to task=fit."""
@@ -17,3 +19,9 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     content = OmegaConf.to_container(node, resolve=True)
     assert isinstance(content, dict)
     return instantiate({key: value for key, value in content.items() if key not in RESERVED}, **arguments)
+
+
+def build_camera(node: DictConfig, size: int) -> Orbit:
+    """The cameras of a config; their views have `size` pixels a side where it says none, as with prior.image_size=null."""
+    camera: Orbit = build(node) if node.get("size") else build(node, size=size)
+    return camera

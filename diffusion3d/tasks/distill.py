@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from diffusion3d.backgrounds import Backgrounds
-from diffusion3d.camera_sampling import Orbit
 from diffusion3d.errors import UserError
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.guidance.base import Guidance, Step, Term
@@ -44,7 +43,7 @@ class Distill(Task):
                 "representation.background is for priors that are told no colour, and this one is: set it to null"
             )
         prior = self.frozen_prior()
-        camera: Orbit = build(config.camera)
+        camera = self.camera(prior)
         turntable = camera.turntable(size=task.video_size)
         backgrounds: Backgrounds = build(task.background)
         representation: Representation = build(config.representation)
@@ -64,8 +63,9 @@ class Distill(Task):
 
         def losses(index: int) -> dict[str, Tensor]:
             step = Step(index, task.steps)
-            cameras = camera.sample().to(self.device)
-            condition = prior.condition([config.prompt], cameras, backgrounds.sample(1).to(self.device))
+            cameras = guidance.cameras(camera, step).to(self.device)
+            background = guidance.background(backgrounds, step).to(self.device)
+            condition = prior.condition([config.prompt], cameras, background)
             scene = optimizer.scene()
             self.render = scene.render(cameras, shading=shadings.sample(step))
             views = (scene, self.render, cameras, condition, step)

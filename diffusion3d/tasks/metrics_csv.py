@@ -54,6 +54,11 @@ class MetricsCsv:
         found = {name: float(value) for row in self._read() for name, value in row.items() if value}
         return {name: value for name, value in found.items() if name != "step"}
 
+    def total(self, name: str) -> float:
+        """The sum of a figure over all rows."""
+        self.flush()
+        return sum(float(row[name]) for row in self._read() if row.get(name))
+
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []

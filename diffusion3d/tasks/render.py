@@ -11,9 +11,12 @@ from diffusion3d.config import load_config
 from diffusion3d.errors import UserError
 from diffusion3d.representations.base import Representation
 from diffusion3d.tasks.base import Task
-from diffusion3d.tasks.build import build
+from diffusion3d.tasks.build import build, build_camera
 from diffusion3d.tasks.checkpoint import load_checkpoint
 from diffusion3d.tasks.media import write_media
+
+VIEW = 256
+"""Side of the views of a run that left it to its prior; whoever draws a picture says its own."""
 
 
 def load_scene(
@@ -36,7 +39,7 @@ def load_scene(
     raw = {name: value[scene : scene + 1].to(device) for name, value in saved.items()}
     representation: Representation = build(config.representation)
     representation.load_state(found[1]["task"]["density"])
-    return representation, raw, build(config.camera)
+    return representation, raw, build_camera(config.camera, VIEW)
 
 
 class RenderScene(Task):

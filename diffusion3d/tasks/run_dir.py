@@ -7,7 +7,7 @@ import logging
 import shlex
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,9 +17,10 @@ from omegaconf import DictConfig
 
 from diffusion3d.config import foreign_modules, resolved, save_config
 from diffusion3d.errors import UserError, unwritable
-from diffusion3d.loggers.base import Logger, RunInfo
+from diffusion3d.loggers.base import Loggers, RunInfo
+from diffusion3d.naming import numbered
 from diffusion3d.overrides import save_overrides
-from diffusion3d.tasks.facts import peak_memory, versions, write_json
+from diffusion3d.tasks.facts import peak_memory, reset_peak_memory, versions, write_json
 from diffusion3d.tasks.metrics_csv import MetricsCsv
 
 log = logging.getLogger(__name__)
@@ -34,21 +35,30 @@ class Run:
         config: the composed config.
     """
 
-    def __init__(self, config: DictConfig, directory: Path, overrides: Sequence[str], group: str | None = None) -> None:
-        """Open a new directory, or the one that `run.resume` names.
+    def __init__(
+        self,
+        config: DictConfig,
+        directory: Path,
+        overrides: Sequence[str],
+        group: str | None = None,
+        swept: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open a new directory, the one that `run.resume` names, or that of a sweep's job, begun before or not.
 
         Args:
             config: composed and checked.
             directory: where to write; "-2", "-3" … is appended when it already holds a run.
             overrides: in Hydra's grammar, what reproduces the config.
             group: the sweep this run belongs to.
+            swept: what that sweep varies, and this run's values of it.
 
         Raises:
             UserError: the directory cannot be written, or another process is writing it.
         """
-        self.begin = time.monotonic()
+        self.begin, self._before = time.monotonic(), 0.0
+        reset_peak_memory()
         self.config = config
-        resume = config.run.resume is not None
+        resume = config.run.resume is not None or group is not None
         try:
             self.dir = directory if resume else _claim(directory)
             self._lock = FileLock(self.dir / ".lock", timeout=0)
@@ -71,8 +81,8 @@ class Run:
         save_overrides(overrides, self.dir / "overrides.yaml")
         job_type = str(config.task._target_).rpartition(".")[2].lower()
         self._csv = MetricsCsv(self.dir / "metrics.csv")
-        self._info = RunInfo(self._facts["id"], self.dir, plain, job_type, group, list(config.tags))
-        self._loggers: list[Logger] = []
+        self._info = RunInfo(self._facts["id"], self.dir, plain, job_type, group, list(config.tags), swept or {})
+        self._loggers = Loggers([])
         self._finished = False
         self._last: dict[str, float] = {}
         log.info("writing to %s", self.dir)
@@ -81,9 +91,8 @@ class Run:
         """Make the loggers of the config."""
         from hydra.utils import instantiate
 
-        self._loggers = [instantiate(node) for node in self.config.logger.values()]
-        for logger in self._loggers:
-            logger.start(self._info)
+        self._loggers = Loggers([instantiate(node) for node in self.config.logger.values()])
+        self._loggers.start(self._info)
 
     def __enter__(self) -> Run:
         return self
@@ -98,8 +107,7 @@ class Run:
             self._handler.emit(stopped)
         self._csv.flush()
         if not self._finished:
-            for logger in self._loggers:
-                logger.finish(None)
+            self._loggers.finish(None)
         logging.getLogger().removeHandler(self._handler)
         self._handler.close()
         self._lock.release()
@@ -121,23 +129,19 @@ class Run:
         """Figures of one step, to metrics.csv and the loggers; cheap, and on disk within seconds."""
         self._csv.add(step, metrics)
         self._last.update(metrics)
-        for logger in self._loggers:
-            logger.log(step, metrics)
+        self._loggers.log(step, metrics)
 
     def image(self, step: int | None, name: str, path: Path) -> None:
         """Tell the loggers of a picture that was written for a step, or (None) for the result."""
-        for logger in self._loggers:
-            logger.image(step, name, path)
+        self._loggers.image(step, name, path)
 
     def video(self, name: str, path: Path) -> None:
         """Tell the loggers of a video that was written."""
-        for logger in self._loggers:
-            logger.video(name, path)
+        self._loggers.video(name, path)
 
     def artifact(self, name: str, path: Path) -> None:
         """Tell the loggers of a result file that was written."""
-        for logger in self._loggers:
-            logger.artifact(name, path)
+        self._loggers.artifact(name, path)
 
     def save(self, step: int, state: Any) -> Path:
         """Write a checkpoint: everything needed to go on with `step`."""
@@ -152,7 +156,7 @@ class Run:
 
         found = load_checkpoint(self.dir / "checkpoints")
         self._csv.drop_from(0 if found is None else found[0])
-        self._last = self._csv.last()
+        self._last, self._before = self._csv.last(), self._csv.total("seconds")
         return found
 
     def last_good(self) -> str:
@@ -167,12 +171,13 @@ class Run:
         return f"continue with: python -m diffusion3d.run run.resume={shlex.quote(str(self.dir))}{trust}"
 
     def finish(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Write metrics.json and end the loggers: the last value of all that was logged, `metrics`, seconds, peak memory."""
+        """Write metrics.json and end the loggers: the last value of all that was logged, `metrics`, seconds (those of the
+        steps before a resume included), peak memory."""
         self._csv.flush()
-        final = {**self._last, **metrics, "seconds": round(time.monotonic() - self.begin, 3), **peak_memory()}
+        seconds = round(self._before + time.monotonic() - self.begin, 3)
+        final = {**self._last, **metrics, "seconds": seconds, **peak_memory()}
         write_json(self.dir / "metrics.json", final)
-        for logger in self._loggers:
-            logger.finish(final)
+        self._loggers.finish(final)
         self._finished = True
         return final
 
@@ -192,8 +197,7 @@ class Run:
 
 def _claim(directory: Path) -> Path:
     """The directory, or the first free one of directory-2, -3 …; its run.log, made here, marks it as taken."""
-    for number in range(1, 10_000):
-        path = directory if number == 1 else directory.with_name(f"{directory.name}-{number}")
+    for path in numbered(directory):
         path.mkdir(parents=True, exist_ok=True)
         try:
             (path / "run.log").touch(exist_ok=False)

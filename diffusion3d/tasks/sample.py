@@ -6,7 +6,6 @@ import logging
 
 import torch
 
-from diffusion3d.camera_sampling import Orbit
 from diffusion3d.diffusion.sampler import Sampler
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.priors.draw import draw
@@ -23,8 +22,7 @@ class Sample(Task):
         config, task = self.config, self.config.task
         prior = self.frozen_prior()
         sampler: Sampler = build(config.sampler)
-        camera: Orbit = build(config.camera)
-        cameras = camera.turntable(task.views, size=prior.image_size).to(self.device)
+        cameras = self.camera(prior).turntable(task.views, size=prior.image_size).to(self.device)
         condition = prior.condition([config.prompt], cameras)
         rows = []
         for number in range(task.count):

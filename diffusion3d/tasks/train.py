@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from diffusion3d.data.base import BatchShape, Splits, draw_batch
 from diffusion3d.errors import UserError
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.objectives.base import Objective
-from diffusion3d.priors.weights import write_weights
 from diffusion3d.tasks.base import Task
 from diffusion3d.tasks.build import build
 from diffusion3d.tasks.loop import loop
@@ -47,6 +47,7 @@ class Train(Task):
                 "%d parameters are new, prior.weights lacks them: %s", len(prior.untrained), ", ".join(prior.untrained)
             )
         objective: Objective = build(config.objective, prior=prior).to(self.device)
+        data = self._prepared(data, objective)
         learner = objective.trained()
         average = copy.deepcopy(learner).eval().requires_grad_(False)
         parameters = list(learner.parameters())
@@ -81,11 +82,13 @@ class Train(Task):
                 scores.update(objective.validate(held))
                 self.files.log(done - 1, scores)
                 log.info("step %d  %s", done, "  ".join(f"{k.split('/')[-1]} {v:.5f}" for k, v in scores.items()))
-                path = self.files.path("previews", f"step_{done:07d}.png")
-                write_grid(path, list(objective.preview(prompts).cpu()), labels=prompts)
-                self.files.image(done, "samples", path)
+                rows = objective.preview(prompts, held)
+                if rows:
+                    path = self.files.path("previews", f"step_{done:07d}.png")
+                    write_grid(path, [row.cpu() for row in rows.values()], labels=list(rows))
+                    self.files.image(done, "samples", path)
+                objective.export(self.files.path("export", ""), self._facts(data, done, scores))
                 learner.train()
-            write_weights(self.files.path("export", "weights.safetensors"), average, self._facts(data, done, scores))
 
         def load(state: dict[str, Any]) -> None:
             if state["scenes"] != len(data.train):
@@ -124,8 +127,14 @@ class Train(Task):
             preview=preview,
             preview_every=task.preview_every,
         )
-        self.files.artifact("weights", self.files.dir / "export" / "weights.safetensors")
+        exported = self.files.dir / "export"
+        for path in sorted(exported.rglob("*.safetensors")):
+            self.files.artifact("-".join(path.relative_to(exported).with_suffix("").parts), path)
         return scores
+
+    def _prepared(self, data: Splits, objective: Objective) -> Splits:
+        assert data.validation is not None
+        return replace(data, train=objective.prepare(data.train), validation=objective.prepare(data.validation))
 
     def _validation_batch(self, data: Splits, number: int, size: int) -> PosedViews:
         rng = np.random.default_rng((1, number))
@@ -138,7 +147,7 @@ class Train(Task):
         return {
             "vocabulary": list(data.train.vocabulary),
             "steps": done,
-            **{key: prior.get(key) for key in ("image_size", "num_timesteps", "network")},
+            **{key: prior[key] for key in ("image_size", "num_timesteps", "network") if key in prior},
             "scenes": len(data.train),
             "scores": {name: round(value, 6) for name, value in scores.items()},
         }

@@ -27,3 +27,24 @@ def test_clean_views_are_kept():
 def test_conditions_that_disagree_are_refused():
     with pytest.raises(ValueError, match="extra"):
         concatenate([Condition(), Condition(extra={"background": torch.ones(1, 3)})])
+
+
+def test_where_one_has_a_row_of_text_for_every_view_so_have_all():
+    views = Condition(torch.rand(2, 3, 4, 5), torch.ones(2, 3, 4, dtype=torch.bool), torch.rand(2, 3, 6))
+    scene = Condition(torch.rand(2, 1, 4, 5), torch.ones(2, 1, 4, dtype=torch.bool), torch.rand(2, 1, 6))
+    together = concatenate([views, scene, Condition()])
+    assert together.tokens.shape == (6, 3, 4, 5) and together.pooled.shape == (6, 3, 6)
+    assert torch.equal(together.tokens[2:4], scene.tokens.expand(-1, 3, -1, -1))
+    assert together.token_mask[:4].all() and not together.token_mask[4:].any()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_some_of_the_views_keep_what_concerns_them(rows):
+    cameras = orbit(torch.tensor([[0.0, 90.0, 180.0]]), torch.zeros(1, 3), 3.0, 40.0, 4, 4)
+    tokens, pooled = torch.rand(1, rows, 4, 5), torch.rand(1, rows, 6)
+    extra = {"background": torch.rand(1, 3)}
+    some = Condition(tokens, pooled=pooled, cameras=cameras, extra=extra).select(torch.tensor([2, 0]))
+    assert torch.equal(some.cameras.c2w, cameras.c2w[:, [2, 0]])
+    kept = [0] if rows == 1 else [2, 0]
+    assert torch.equal(some.tokens, tokens[:, kept]) and torch.equal(some.pooled, pooled[:, kept])
+    assert some.extra is extra and some.token_mask is None

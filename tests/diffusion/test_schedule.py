@@ -54,3 +54,21 @@ def test_clean_items_are_untouched_bit_for_bit_and_never_divided_by():
 def test_levels_that_grow_are_refused():
     with pytest.raises(ValueError, match="decreasing"):
         Schedule(torch.tensor([0.1, 0.9]))
+
+
+def test_a_last_level_without_signal_is_never_divided_by():
+    """Zero terminal SNR: v says all of x0 there, noise says nothing of it."""
+    scheduler = DDIMScheduler(1000, beta_schedule="scaled_linear", rescale_betas_zero_snr=True)
+    schedule, t = Schedule(scheduler.alphas_cumprod), torch.tensor([999, 998])
+    assert schedule.alphas_cumprod[-1] == 0
+    x0, noise = items(t), items(t).flip(0)
+    x_t = schedule.add_noise(x0, noise, t)
+    assert torch.equal(x_t[0], noise[0])
+    assert (schedule.x0_from_eps(x_t, noise, t)[0] == 0).all()
+    assert torch.allclose(schedule.x0_from_eps(x_t, noise, t)[1], x0[1], atol=1e-2)
+    v = schedule.v_from_x0(x_t, x0, t)
+    assert torch.equal(v[0], -x0[0]) and torch.allclose(schedule.x0_from_v(x_t, v, t), x0, atol=1e-5)
+    assert torch.allclose(schedule.eps_from_x0(x_t, x0, t), noise, atol=1e-5)
+    assert schedule.snr(t)[0] == 0
+    with pytest.raises(ValueError, match="none below 0"):
+        Schedule(torch.tensor([0.9, -0.1]))

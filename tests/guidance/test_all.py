@@ -5,7 +5,9 @@ import functools
 import pytest
 import torch
 
-from choices import cameras, choices, chosen, make_prior
+from choices import SIZE, choices, chosen, make_prior
+from diffusion3d.backgrounds import Backgrounds
+from diffusion3d.camera_sampling import Orbit
 from diffusion3d.guidance.base import Guidance, Step
 from diffusion3d.rendering.render import Render
 from diffusion3d.tasks.build import build
@@ -22,9 +24,18 @@ config = functools.cache(chosen)
 
 
 @pytest.fixture(params=choices("guidance"))
-def guidance(request, prior):
+def choice(request):
+    return request.param
+
+
+def make(choice, prior):
     torch.manual_seed(0)
-    return build(config("guidance", request.param), prior=prior)
+    return build(config("guidance", choice), prior=prior)
+
+
+@pytest.fixture
+def guidance(choice, prior):
+    return make(choice, prior)
 
 
 class Picture:
@@ -39,16 +50,21 @@ class Picture:
         return Render(self.rgb, self.alpha, torch.ones_like(self.alpha))
 
 
-def guide(guidance, prior, step, seed=0):
+def guide(guidance, prior, step, seed=0, prompt="a castle"):
     """({name: loss}, the gradient on the picture)."""
-    scene, views = Picture(), cameras()
-    condition = prior.condition(["a castle"], views, torch.full((1, 3), 0.5))
-    guidance.prepare(Picture(), condition)
+    scene = Picture()
     torch.manual_seed(seed)
+    views = guidance.cameras(Orbit(SIZE, 2), step)
+    condition = prior.condition([prompt], views, guidance.background(Backgrounds(), step))
+    guidance.prepare(Picture(), condition)
     losses = guidance(scene, scene.render(views), views, condition, step)
     sum(losses.values()).backward()
     guidance.update(step)
     return losses, scene.rgb.grad
+
+
+def copy(state):
+    return {name: value.clone() for name, value in state.items()}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -71,32 +87,30 @@ def test_the_prior_stays_as_it_is(guidance, prior):
 
 
 def test_equal_seeds_give_equal_gradients(guidance, prior):
-    state = {name: value.clone() for name, value in guidance.state_dict().items()}
+    state = copy(guidance.state())
     gradients = []
     for seed in (1, 1, 2):
-        guidance.load_state_dict(state)
+        guidance.load_state(copy(state))
         gradients.append(guide(guidance, prior, STEPS[0], seed)[1])
     assert torch.equal(gradients[0], gradients[1])
     assert not torch.equal(gradients[0], gradients[2])
 
 
 def test_the_prompt_matters(guidance, prior):
-    scene, views = Picture(), cameras()
+    state = copy(guidance.state())
     gradients = []
     for prompt in ("a castle", "a green dog on a yellow car"):
-        condition = prior.condition([prompt], views)
-        guidance.prepare(Picture(), condition)
-        torch.manual_seed(0)
-        losses = guidance(scene, scene.render(views), views, condition, STEPS[0])
-        gradients.append(torch.autograd.grad(sum(losses.values()), scene.rgb)[0])
+        guidance.load_state(copy(state))
+        gradients.append(guide(guidance, prior, STEPS[0], prompt=prompt)[1])
     assert not torch.allclose(gradients[0], gradients[1], rtol=1e-3)
 
 
-def test_the_state_comes_back(guidance, prior):
+def test_the_state_comes_back(choice, guidance, prior):
+    fresh = make(choice, prior)
     for step in STEPS:
         guide(guidance, prior, step)
-    state = {name: value.clone() for name, value in guidance.state().items()}
+    state = copy(guidance.state())
     assert not any(name.startswith("prior.") for name in state), "no checkpoint holds the frozen prior"
     after = guide(guidance, prior, STEPS[1], seed=3)[1]
-    guidance.load_state(state)
-    assert torch.equal(guide(guidance, prior, STEPS[1], seed=3)[1], after)
+    fresh.load_state(state)
+    assert torch.equal(guide(fresh, prior, STEPS[1], seed=3)[1], after), "in the process that resumes"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import diffusion3d
-from choices import PRIOR, SCENE
+from choices import DRAWN, PRIOR, SCENE
 from diffusion3d.errors import UserError
 from diffusion3d.tasks.checkpoint import load_checkpoint
 
@@ -63,11 +63,15 @@ def test_editing_that_cannot_be_is_refused_in_one_line(finished, tmp_path):
         )
 
 
-def test_vsd_resumes_with_what_it_has_learned_to_the_bit(tmp_path):
+@pytest.mark.parametrize(
+    ("scheme", "counter", "count"),
+    [(["guidance=vsd"], "learner.step_0", 4), (["guidance=reconstruct", *DRAWN], "rounds", 2)],
+)
+def test_a_scheme_resumes_with_what_it_has_learned_to_the_bit(scheme, counter, count, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    distill(whole, "guidance=vsd", steps=4)
+    distill(whole, *scheme, steps=4)
     state = load_checkpoint(whole / "checkpoints")[1]["task"]["guidance"]
-    assert float(state["learner.step_0"]) == 4 and not any(name.startswith("prior.") for name in state)
+    assert float(state[counter]) == count and not any(name.startswith("prior.") for name in state)
     shutil.copytree(whole, cut)
     (cut / "checkpoints" / "step_00000004.safetensors").unlink()
     diffusion3d.run([f"run.resume={cut}"])

@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 
 import diffusion3d
-from diffusion3d.errors import UserError
-from diffusion3d.loggers import wandb as module
+from diffusion3d.errors import RunError, UserError
+from diffusion3d.hydra_cli import sweep
+from diffusion3d.loggers import background
 from diffusion3d.loggers.base import RunInfo
 from diffusion3d.loggers.wandb import WandbLogger
+from diffusion3d.run import job
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -67,9 +69,9 @@ def history(found):
 
 @pytest.mark.slow
 def test_an_offline_run_holds_everything(tmp_path):
-    info = RunInfo(
-        "abc123", tmp_path, {"prompt": "${literal}", "task": {"steps": 3}}, "distill", "my-sweep", ["one", "two"]
-    )
+    config = {"prompt": "${literal}", "task": {"steps": 3}}
+    swept = {"prompt": "${literal}", "guidance": "vsd", "task.steps": 3}
+    info = RunInfo("abc123", tmp_path, config, "distill", "my-sweep", ["one", "two"], swept)
     Image.new("RGB", (4, 4)).save(tmp_path / "grid.png")
     (tmp_path / "rgb.mp4").write_bytes(b"not really a video")
     (tmp_path / "scene.ply").write_bytes(b"ply")
@@ -79,6 +81,7 @@ def test_an_offline_run_holds_everything(tmp_path):
         for step in segment:
             logger.log(step, {"loss": step / 2, "seconds": 0.1})
         logger.image(segment[-1], "grid", tmp_path / "grid.png")
+        logger.image(None, "contact_sheet", tmp_path / "grid.png")
         logger.video("rgb", tmp_path / "rgb.mp4")
         logger.artifact("scene", tmp_path / "scene.ply")
         logger.finish({"norm": 2.5})
@@ -93,18 +96,53 @@ def test_an_offline_run_holds_everything(tmp_path):
         config = {item.key: json.loads(item.value_json) for item in run.config.update}
         assert config["prompt"] == "${literal}"
         assert config["task"] == {"steps": 3}
+        columns = {name: value for name, value in config.items() if name.startswith("sweep/")}
+        assert columns == {"sweep/prompt": "${literal}", "sweep/guidance": "vsd", "sweep/task/steps": 3}
         rows += history(found)
         artifacts = [
             record.request.log_artifact.artifact for record in found if record.request.HasField("log_artifact")
         ]
         artifacts += [record.artifact for record in found if record.WhichOneof("record_type") == "artifact"]
-        assert [(artifact.name, artifact.type) for artifact in artifacts] == [("abc123-scene", "scene")]
+        assert [(artifact.name, artifact.type) for artifact in artifacts] == [
+            ("abc123-scene", "scene"),
+            ("run-abc123-results", "run_table"),
+        ]
+        parts = {part.path: Path(part.local_path) for part in artifacts[1].manifest.contents}
+        table = json.loads(parts["results.table.json"].read_text())
+        assert table["columns"] == ["prompt", "variant", "contact_sheet", "rgb", "norm"]
+        [[prompt, variant, sheet, video, norm]] = table["data"]
+        assert (prompt, variant, norm) == ("${literal}", "guidance=vsd task.steps=3", 2.5)
+        assert (sheet["_type"], video["_type"]) == ("image-file", "video-file")
+        assert parts[sheet["path"]].read_bytes() == (tmp_path / "grid.png").read_bytes()
+        assert parts[video["path"]].read_bytes() == (tmp_path / "rgb.mp4").read_bytes()
         summary = {item.key: item.value_json for record in found for item in record.summary.update}
         assert summary["final/norm"] == "2.5"
         assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [0]
     assert {row["_step"]: row["loss"] for row in rows if "loss" in row} == {0: 0.0, 1: 0.5, 2: 1.0, 3: 1.5}
     media = {name for row in rows for name in ("grid", "rgb") if name in row or f"{name}/_type" in row}
     assert media == {"grid", "rgb"}
+
+
+@pytest.mark.slow
+def test_every_job_of_a_sweep_is_a_run_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = [f"hydra.searchpath=[{CONFIGS}]", "task=toy", "task.steps=3", "tags=[study]", "hydra.sweep.dir=my_sweep"]
+    typed += ["logger.wandb.finish_seconds=60", "logger.wandb.mode=offline"]
+    with pytest.raises(RunError, match="1 of 2 jobs failed"):
+        sweep([*typed, "task.nan_at=null,1"], job)
+    found = {}
+    for directory in (tmp_path / "my_sweep").glob("nan-at-*"):
+        [file] = offline_files(directory)
+        read = records(file)
+        [run] = [record.run for record in read if record.WhichOneof("record_type") == "run"]
+        config = {item.key: json.loads(item.value_json) for item in run.config.update}
+        [code] = [record.exit.exit_code for record in read if record.WhichOneof("record_type") == "exit"]
+        assert (run.run_group, run.job_type, [*run.tags]) == ("my_sweep", "toy", ["study"])
+        assert run.display_name == directory.name
+        assert len([row for row in history(read) if "loss" in row]) == (3 if code == 0 else 1)
+        found[config["sweep/task/nan_at"]] = (run.run_id, code)
+    assert {value: code for value, (_, code) in found.items()} == {None: 0, 1: 1}
+    assert len({run_id for run_id, _ in found.values()}) == 2
 
 
 class FakeRun:
@@ -189,7 +227,7 @@ def test_a_silent_server_does_not_hold_the_process(tmp_path):
 
 
 def test_a_wandb_that_falls_behind_is_switched_off(monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(module, "QUEUE_LENGTH", 5)
+    monkeypatch.setattr(background, "QUEUE_LENGTH", 5)
     freed = threading.Event()
     install(monkeypatch, log=lambda *a, **k: freed.wait(30))
     run_toy(tmp_path / "run")

@@ -1,20 +1,10 @@
 import pytest
 import torch
 
-from choices import SIZE, cameras, choices, chosen, make_prior
+from choices import SIZE, chosen, make_prior
 from diffusion3d.diffusion.condition import Prediction
-from diffusion3d.objectives.base import Objective
 from diffusion3d.tasks.build import build
-from diffusion3d.views import PosedViews
-
-
-def views_of(scenes=4, views=2):
-    """Discs of one colour per scene, which the caption names."""
-    place = (torch.arange(SIZE) + 0.5 - SIZE / 2) / SIZE
-    disc = ((place[:, None] ** 2 + place**2) < 0.1).float().expand(scenes, views, 1, SIZE, SIZE)
-    colours = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]).repeat(scenes // 2, 1)[:, None, :, None, None]
-    captions = ("a red ball", "a blue ball") * (scenes // 2)
-    return PosedViews(cameras(scenes, views), disc * colours, disc.clone(), captions=captions)
+from discs import views_of
 
 
 def objective_of(prior, **settings):
@@ -26,35 +16,8 @@ def prior():
     return make_prior().train()
 
 
-@pytest.mark.parametrize("choice", choices("objective"))
-def test_the_loss_falls_and_every_parameter_learns(choice):
-    torch.manual_seed(0)
-    prior = build(chosen("prior", "ddpm"))
-    objective = build(chosen("objective", choice), prior=prior)
-    assert isinstance(objective, Objective)
-    learner = objective.trained().train()
-    optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
-    batch, held = views_of(), [views_of()]
-    before = objective.validate(held)
-    for _ in range(40):
-        loss = sum(objective.loss(batch).values())
-        assert loss.shape == () and torch.isfinite(loss)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    after = objective.validate(held)
-    assert all(after[name] < 0.8 * before[name] for name in before)
-    assert all(p.grad is not None for name, p in learner.named_parameters() if name != "clean")
-    assert all(p.grad is None for p in prior.text.parameters()), "the text encoder is frozen"
-
-
-def test_validation_is_the_same_at_every_call_and_leaves_the_generator_alone(prior):
-    objective, held = objective_of(prior), [views_of()]
-    state = torch.get_rng_state()
-    first = objective.validate(held)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.rand(3)
-    assert objective.validate(held) == first
+def test_levels_that_validation_looks_at(prior):
+    first = objective_of(prior).validate([views_of()])
     assert set(first) == {f"validation/x0_error_t{level}" for level in (100, 300, 500, 700, 900)}
 
 
@@ -137,9 +100,9 @@ def test_the_background_is_told_and_seen(prior, monkeypatch):
     torch.testing.assert_close(corner, colour * 2 - 1)
 
 
-def test_previews_are_the_same_at_every_call(prior):
+def test_previews_are_four_views_of_every_prompt(prior):
     objective = objective_of(prior.eval())
-    first = objective.preview(["a castle", "a dog"])
-    torch.rand(1)
-    assert torch.equal(objective.preview(["a castle", "a dog"]), first)
-    assert first.shape == (2, 4, 3, SIZE, SIZE) and first.min() >= 0 and first.max() <= 1
+    first = objective.preview(["a castle", "a dog"], [])
+    assert list(first) == ["a castle", "a dog"]
+    assert all(row.shape == (4, 3, SIZE, SIZE) for row in first.values())
+    assert not torch.allclose(first["a castle"], first["a dog"], atol=1e-3)

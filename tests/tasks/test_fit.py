@@ -120,7 +120,7 @@ def test_a_rendered_run_shows_one_of_its_scenes(tmp_path):
         (["task.loss.l2=-1.0"], "weights must be >= 0, and one above"),
         (["data.size=8"], "judges images of 11 x 11 pixels and more"),
         (["task.pixels=0"], "task.pixels=0 must be a number, at least 1"),
-        (["representation=nerf", "representation.renderer.samples=0"], "samples=0 and chunk=1048576 must be positive"),
+        (["representation=nerf", "representation.renderer.samples=0"], "samples=0 and chunk=131072 must be positive"),
         (
             [
                 "representation=nerf",

@@ -47,3 +47,10 @@ def test_a_resumed_table_ends_as_an_undisturbed_one(tmp_path):
     again.drop_from(3)
     write(again, range(3, 9))
     assert again.path.read_text() == whole.path.read_text()
+
+
+def test_the_total_of_a_figure(tmp_path):
+    csv = MetricsCsv(tmp_path / "metrics.csv")
+    for step, seconds in enumerate([0.5, 0.25, 1.0]):
+        csv.add(step, {"seconds": seconds} if step != 1 else {"loss": 1.0})
+    assert (csv.total("seconds"), csv.total("nothing")) == (1.5, 0)

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,13 +14,12 @@ import pytest
 
 import diffusion3d
 from choices import CAMERA, FIELDS, PRIOR, SCENE
+from chromium import browser  # noqa: F401
 from diffusion3d.tasks.checkpoint import load_checkpoint, save_checkpoint
 from shown_scenes import splats
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 WIDTH, HEIGHT = 900, 600
 DATA = ["data=toybox_scenes", "data.train_views=2", "data.test_views=1", "data.size=32", "data.samples=1"]
 COMMON = ["logger=none", "device=cpu", *CAMERA, "camera.turntable_frames=40", "task.video_size=16"]
@@ -31,19 +29,8 @@ CLEAR = np.s_[200:, :450]
 WHITE, BLACK, BLUE = (255, 255, 255), (0, 0, 0), (0, 0, 255)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium (apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(browser):
+def page(browser):  # noqa: F811
     page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     yield page
     page.close()

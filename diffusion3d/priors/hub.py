@@ -1,0 +1,127 @@
+"""Where a pipeline in diffusers' format is: in a local folder, or fetched from the Hugging Face hub into its cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from diffusion3d.errors import UserError
+
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+"""The folders of a pipeline that a prior may be made of."""
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|model)(?:\.(?P<before>\w+))?(?:-\d+-of-\d+)?(?:\.(?P<after>\w+))?\.safetensors"
+)
+TIMEOUT = 10.0
+"""Seconds until the hub counts as unreachable."""
+
+
+def find(model: str, variant: str | None = None) -> Path:
+    """The folder of a pipeline.
+
+    Args:
+        model: a local folder or the id of a pipeline on the hub, owner/name.
+        variant: of the weights on the hub, such as "fp16"; None takes the plain ones.
+
+    Raises:
+        UserError: neither exists, the hub is out of reach, or the pipeline there has no safetensors.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UserError(
+            f"prior.model={model} is a single file; give a folder in diffusers' format, as StableDiffusionPipeline"
+            ".from_single_file(FILE).save_pretrained(FOLDER) writes it"
+        )
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
+        raise UserError(f"prior.model={model} is no folder here and no id on the hub (owner/name)")
+    return _cached(model, variant) or _download(model, variant)
+
+
+def weight_files(names: Iterable[str], variant: str | None = None) -> list[str]:
+    """Those of one folder's files that hold a component's weights; where there are none without a variant, those of one."""
+    found: dict[str | None, list[str]] = {}
+    for name in names:
+        match = WEIGHTS.fullmatch(PurePosixPath(name).name)
+        if match is not None:
+            found.setdefault(match["before"] or match["after"], []).append(name)
+    if variant is None and None not in found:
+        variant = "fp16" if "fp16" in found else next(iter(sorted(map(str, found))), None)
+    return sorted(found.get(variant, found.get(None, [])))
+
+
+def variant_of(files: Iterable[str]) -> str | None:
+    """The variant of weight files, None for plain ones."""
+    matches = (WEIGHTS.fullmatch(PurePosixPath(name).name) for name in files)
+    return next((match["before"] or match["after"] for match in matches if match is not None), None)
+
+
+def wanted(names: Iterable[str], variant: str | None = None) -> list[str]:
+    """Those of a repository's files that a prior is made of."""
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        part = name.rpartition("/")[0]
+        if part in PARTS:
+            parts.setdefault(part, []).append(name)
+        elif name == "model_index.json":
+            parts.setdefault("", []).append(name)
+    settings = [n for files in parts.values() for n in files if n.endswith((".json", ".txt", ".model"))]
+    return settings + [n for files in parts.values() for n in weight_files(files, variant)]
+
+
+def _cached(model: str, variant: str | None) -> Path | None:
+    """The folder of the hub's cache, if everything is there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from diffusion3d.priors.pipelines import Pipeline
+
+    try:
+        path = Path(snapshot_download(model, local_files_only=True))
+        Pipeline(path, variant)
+    except (LocalEntryNotFoundError, UserError):
+        return None
+    return path
+
+
+def _download(model: str, variant: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        # asked first and once: a download tries for half a minute where there is no network
+        info = HfApi().model_info(model, timeout=TIMEOUT)
+        names = [file.rfilename for file in info.siblings or []]
+        if not any(name.startswith("unet/") for name in wanted(names, variant) if name.endswith(".safetensors")):
+            raise no_safetensors(f"prior.model={model}", [name for name in names if name.startswith("unet/")])
+        return Path(snapshot_download(model, revision=info.sha, allow_patterns=wanted(names, variant)))
+    except UserError:
+        raise
+    except GatedRepoError:
+        raise UserError(
+            f"prior.model={model} has to be agreed to on its page, https://huggingface.co/{model}, and then needs `hf auth "
+            "login` here"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"prior.model={model} is not on the hub (or not for you); give another id, or a folder: prior.model=DIR"
+        ) from None
+    except Exception as error:  # the hub's client raises what its HTTP library does, which changes with its versions
+        raise UserError(
+            f"prior.model={model} is not in the cache and the hub cannot be reached ({error}); point to a folder in diffusers' "
+            "format: prior.model=DIR"
+        ) from None
+
+
+def no_safetensors(where: str, names: Iterable[str]) -> UserError:
+    """The error for weights that are not there, or there as pickles alone."""
+    pickle = next((name for name in sorted(names) if name.endswith(PICKLES)), None)
+    if pickle is None:
+        return UserError(f"{where} holds no weights (.safetensors)")
+    return UserError(
+        f"{where} has its weights as a pickle, {PurePosixPath(pickle).name}, which may run code and is never read; save the "
+        "pipeline anew as safetensors: pipeline.save_pretrained(FOLDER)"
+    )
