@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from diffusion3d.errors import UserError
+from diffusion3d.priors.pipelines import Pipeline
+from diffusion3d.priors.weight_files import no_safetensors, weight_files
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 """The folders of a pipeline that a prior may be made of."""
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-WEIGHTS = re.compile(
-    r"(?:diffusion_pytorch_model|model)(?:\.(?P<before>\w+))?(?:-\d+-of-\d+)?(?:\.(?P<after>\w+))?\.safetensors"
-)
 TIMEOUT = 10.0
 """Seconds until the hub counts as unreachable."""
 
@@ -41,24 +39,6 @@ def find(model: str, variant: str | None = None) -> Path:
     return _cached(model, variant) or _download(model, variant)
 
 
-def weight_files(names: Iterable[str], variant: str | None = None) -> list[str]:
-    """Those of one folder's files that hold a component's weights; where there are none without a variant, those of one."""
-    found: dict[str | None, list[str]] = {}
-    for name in names:
-        match = WEIGHTS.fullmatch(PurePosixPath(name).name)
-        if match is not None:
-            found.setdefault(match["before"] or match["after"], []).append(name)
-    if variant is None and None not in found:
-        variant = "fp16" if "fp16" in found else next(iter(sorted(map(str, found))), None)
-    return sorted(found.get(variant, found.get(None, [])))
-
-
-def variant_of(files: Iterable[str]) -> str | None:
-    """The variant of weight files, None for plain ones."""
-    matches = (WEIGHTS.fullmatch(PurePosixPath(name).name) for name in files)
-    return next((match["before"] or match["after"] for match in matches if match is not None), None)
-
-
 def wanted(names: Iterable[str], variant: str | None = None) -> list[str]:
     """Those of a repository's files that a prior is made of."""
     parts: dict[str, list[str]] = {}
@@ -76,8 +56,6 @@ def _cached(model: str, variant: str | None) -> Path | None:
     """The folder of the hub's cache, if everything is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from diffusion3d.priors.pipelines import Pipeline
 
     try:
         path = Path(snapshot_download(model, local_files_only=True))
@@ -114,14 +92,3 @@ def _download(model: str, variant: str | None) -> Path:
             f"prior.model={model} is not in the cache and the hub cannot be reached ({error}); point to a folder in diffusers' "
             "format: prior.model=DIR"
         ) from None
-
-
-def no_safetensors(where: str, names: Iterable[str]) -> UserError:
-    """The error for weights that are not there, or there as pickles alone."""
-    pickle = next((name for name in sorted(names) if name.endswith(PICKLES)), None)
-    if pickle is None:
-        return UserError(f"{where} holds no weights (.safetensors)")
-    return UserError(
-        f"{where} has its weights as a pickle, {PurePosixPath(pickle).name}, which may run code and is never read; save the "
-        "pipeline anew as safetensors: pipeline.save_pretrained(FOLDER)"
-    )

@@ -20,7 +20,7 @@ from torch import nn
 
 from diffusion3d.diffusion.schedule import Schedule
 from diffusion3d.errors import UserError, one_line
-from diffusion3d.priors.hub import no_safetensors, variant_of, weight_files
+from diffusion3d.priors.weight_files import no_safetensors, variant_of, weight_files
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,22 +54,7 @@ class SplatScene:
         if self.sh is not None:
             colors = torch.cat([((colors - 0.5) / SH_C0)[:, :, None], self.sh], 2)
             degree = DEGREES[colors.shape[2]]
-        image, alpha, meta = rasterization(
-            self.means,
-            self.quats,
-            self.scales,
-            self.opacities,
-            colors,
-            cameras.viewmats,
-            cameras.K,
-            cameras.width,
-            cameras.height,
-            near_plane=cameras.near,
-            far_plane=cameras.far,
-            sh_degree=degree,
-            render_mode="RGB+D",
-            packed=False,
-        )
+        image, alpha, meta = self._rasterized(cameras, colors, sh_degree=degree, render_mode="RGB+D")
         if meta["means2d"].requires_grad:
             meta["means2d"].retain_grad()
         channels = torch.cat([image, alpha, *([] if torch.is_grad_enabled() else [self._squared_depth(cameras)])], -1)
@@ -86,12 +72,15 @@ class SplatScene:
         """sum(w z²), z being that of the Gaussians' centres."""
         rows = cameras.viewmats[:, :, 2]
         z = torch.einsum("bvj,bnj->bvn", rows[..., :3], self.means) + rows[..., 3:]
+        return self._rasterized(cameras, z.square()[..., None])[0]
+
+    def _rasterized(self, cameras: Cameras, colors: Tensor, **options: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
         return rasterization(
             self.means,
             self.quats,
             self.scales,
             self.opacities,
-            z.square()[..., None],
+            colors,
             cameras.viewmats,
             cameras.K,
             cameras.width,
@@ -99,7 +88,8 @@ class SplatScene:
             near_plane=cameras.near,
             far_plane=cameras.far,
             packed=False,
-        )[0]
+            **options,
+        )
 
 
 class GaussianSplats(Representation):

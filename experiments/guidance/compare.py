@@ -35,20 +35,6 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "text_to_3d"))
 RESULTS = HERE / "results" / "compare.json"
 SCHEMES = ("sds", "mvdream", "dreamtime", "sjc", "csd", "nfsd", "ism", "sdi", "hifa", "vsd", "reconstruct")
-SUBJECTS = (
-    "castle on a hill",
-    "standing corgi dog",
-    "race car",
-    "house",
-    "airplane",
-    "boat",
-    "chair",
-    "horse",
-    "robot",
-    "mushroom",
-    "lamp",
-    "tree",
-)
 REPEATED, SEEDS = 3, 5
 BUDGET = 3200
 """Views denoised in a run: 400 steps of four views, with and without the prompt."""
@@ -105,12 +91,13 @@ def steps(scheme: str, state: Path, overrides: Sequence[str] = ()) -> int | None
 
 
 def measure(options: argparse.Namespace) -> None:
+    from common import TWELVE
     from evaluate_prior import items
 
     from diffusion3d.tasks.facts import versions, write_json
 
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
-    todo = items(SUBJECTS, 1, 0, 0)
+    todo = items(TWELVE, 1, 0, 0)
     for seed in range(SEEDS):
         for item in todo[:REPEATED] if seed else todo:
             for scheme in options.only or SCHEMES:
@@ -215,12 +202,13 @@ def judged(folder: Path, item: Any) -> dict[str, Any]:
 def diversity(runs: dict[str, Any], scheme: str) -> float | None:
     """Distance between seeds over that between toybox objects, over the repeated prompts that are complete."""
     import torch
+    from common import TWELVE
     from evaluate_prior import items
 
     from diffusion3d.metrics.features import mean_pairwise_distance
 
     shares = []
-    for item in items(SUBJECTS[:REPEATED], 1, 0, 0):
+    for item in items(TWELVE[:REPEATED], 1, 0, 0):
         keys = [f"{scheme} | {item.subject} | {seed}" for seed in range(SEEDS)]
         if all(key in runs for key in keys):
             ours = torch.tensor([runs[key]["features"] for key in keys])
@@ -233,6 +221,7 @@ def diversity(runs: dict[str, Any], scheme: str) -> float | None:
 def write_table(options: argparse.Namespace) -> None:
     """TABLE.md, and one picture per prompt: a row of views for each scheme."""
     import torch
+    from common import TWELVE
     from evaluate_prior import items
 
     from diffusion3d.export.pictures import write_grid
@@ -262,7 +251,7 @@ def write_table(options: argparse.Namespace) -> None:
         )
     (HERE / "TABLE.md").write_text("\n".join(lines) + "\n")
     shown = torch.arange(0, VIEWS, VIEWS // SHOWN)
-    for item in items(SUBJECTS, 1, 0, 0):
+    for item in items(TWELVE, 1, 0, 0):
         rows, labels = [], []
         for scheme in SCHEMES:
             folder = options.state / "runs" / f"{scheme}_{item.subject.replace(' ', '-')}_0" / "run"

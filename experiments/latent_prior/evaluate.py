@@ -39,20 +39,6 @@ from diffusion3d.tasks.facts import versions, write_json
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "text_to_3d"))
-SUBJECTS = (
-    "castle on a hill",
-    "standing corgi dog",
-    "race car",
-    "house",
-    "airplane",
-    "boat",
-    "chair",
-    "horse",
-    "robot",
-    "mushroom",
-    "lamp",
-    "tree",
-)
 STEPS, SCALE = 50, 5.0
 SIDES = {"front view": 0.0, "back view": 180.0}
 BATCH = 10
@@ -91,12 +77,13 @@ def drawn(pipeline: Any, prompt: str, count: int, seed: int) -> Tensor:
 
 def subjects(judge: Any, draw: Callable[[str, str, int], Tensor], samples: int, state: Path) -> dict[str, Any]:
     """Right subjects and colours of samples, and of toybox objects with the same captions."""
+    from common import TWELVE
     from evaluate_prior import CAPTIONS, items
     from networks import COLOUR_NAMES, NAMES
     from pictures import slots
 
     found: dict[str, Any] = {}
-    for subject in SUBJECTS:
+    for subject in TWELVE:
         todo = items([subject], samples // VIEWS, 0, 0)
         asked = {item.prompt: item for item in todo[:CAPTIONS]}
         each = samples // len(asked)
@@ -120,10 +107,12 @@ def subjects(judge: Any, draw: Callable[[str, str, int], Tensor], samples: int, 
 
 
 def sides(judge: Any, draw: Callable[[str, str, int], Tensor], samples: int) -> dict[str, float]:
+    from common import TWELVE
+
     found = {}
     for words, azimuth in SIDES.items():
         shares = []
-        for subject in SUBJECTS:
+        for subject in TWELVE:
             if subject in ASYMMETRIC:
                 away = judge.read(draw("sides", f"{with_article(subject)}, {words}", samples)).azimuth - azimuth
                 shares.append(float((torch.deg2rad(away).cos() > 0).float().mean()))
@@ -188,7 +177,7 @@ def main() -> None:
     if given.samples < 4 * VIEWS or given.samples % VIEWS:
         parser.error(f"--samples {given.samples} must be a multiple of {VIEWS}, at least {4 * VIEWS}")
     torch.set_num_threads(given.threads)
-    from common import cached
+    from common import TWELVE, cached
     from recogniser import load
 
     judge, pipeline, key = load(given.state, "a"), loaded(given.folder), identity(given.folder)
@@ -210,14 +199,14 @@ def main() -> None:
             "versions": versions(),
             "command": f"python experiments/latent_prior/evaluate.py FOLDER --samples {given.samples} --scenes {given.scenes}",
         }
-        rows = [draw("sheet", with_article(subject), 8) for subject in SUBJECTS]
+        rows = [draw("sheet", with_article(subject), 8) for subject in TWELVE]
     training = given.folder / "training.json"
     if training.is_file():
         result["training"] = json.loads(training.read_text(encoding="utf-8"))
     (given.results / "results").mkdir(parents=True, exist_ok=True)
     (given.results / "pictures").mkdir(exist_ok=True)
     write_json(given.results / "results" / "evaluate.json", result)
-    write_grid(given.results / "pictures" / "samples.png", rows, [with_article(subject) for subject in SUBJECTS])
+    write_grid(given.results / "pictures" / "samples.png", rows, [with_article(subject) for subject in TWELVE])
     (given.results / "TABLE.md").write_text(table(result), encoding="utf-8")
     print(table(result))
 

@@ -37,6 +37,22 @@ STEPS, SCALE, RESCALE = 25, 3.0, 0.5
 NOISE_SEED, PROMPT_SEED, REFERENCE_SEED = 500_000, 3000, 2000
 """Of the prior's noise, of the colours in prompts, and of the toybox objects that results are held against."""
 
+TWELVE = (
+    "castle on a hill",
+    "standing corgi dog",
+    "race car",
+    "house",
+    "airplane",
+    "boat",
+    "chair",
+    "horse",
+    "robot",
+    "mushroom",
+    "lamp",
+    "tree",
+)
+"""Subjects of the studies that cannot afford all."""
+
 
 def command(argv: Sequence[str]) -> str:
     """The command line as the tables show it: without the options that only say where files are."""

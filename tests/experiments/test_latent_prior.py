@@ -89,9 +89,11 @@ def test_the_seed_decides(folder, study, small, tmp_path):
 
 def test_tables_are_made_of_results(study):
     module = study("evaluate")
+    from common import TWELVE
+
     figures = {"subject": 0.9, "colour": 0.8, "pictures": 20}
     result = {
-        "subjects": {name: {"samples": figures, "ceiling": figures} for name in module.SUBJECTS},
+        "subjects": {name: {"samples": figures, "ceiling": figures} for name in TWELVE},
         "sides": {"front view": 0.5, "back view": 0.25},
         "decoded": {"psnr": 31.0, "psnr_object": 25.5, "views": 800},
         "megabytes": 14.5,

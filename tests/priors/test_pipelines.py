@@ -13,6 +13,7 @@ from diffusion3d.errors import UserError
 from diffusion3d.priors import hub
 from diffusion3d.priors.pipelines import KINDS, Pipeline, file_digest
 from diffusion3d.priors.stable_diffusion import StableDiffusion
+from diffusion3d.priors.weight_files import variant_of
 from tiny_pipelines import copy, edit, folder, pipeline, unet
 
 
@@ -184,7 +185,7 @@ def test_weights_are_chosen_by_variant_and_pickles_never():
     assert hub.wanted([*SHARDS, *HALF_SHARDS]) == SHARDS
     assert hub.wanted([*SHARDS, *HALF_SHARDS], "fp16") == HALF_SHARDS
     assert hub.wanted(["safety_checker/model.safetensors", "vae/diffusion_pytorch_model.bin"]) == []
-    assert [hub.variant_of([name]) for name in (SAFE, HALF, SHARDS[0], HALF_SHARDS[0])] == [None, "fp16", None, "fp16"]
+    assert [variant_of([name]) for name in (SAFE, HALF, SHARDS[0], HALF_SHARDS[0])] == [None, "fp16", None, "fp16"]
 
 
 def test_a_repository_with_pickles_alone_is_refused_before_it_is_fetched(tmp_path, monkeypatch):
