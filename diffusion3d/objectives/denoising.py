@@ -37,6 +37,9 @@ class Denoising(Objective):
         level_mean, level_std: of the logit-normal distribution of levels.
         weight_cap: largest weight of the x0 error.
         text_dropout: share of the scenes that see no text.
+        text_noise: largest standard deviation of noise on the features of the text, in theirs, drawn uniformly for every scene:
+            what the prior makes of a wording depends less on features by which training captions never differed, so that it
+            takes words it never saw as their neighbours (as Nukrai et al. 2022 train on noisy CLIP texts).
         clean_view: share of the scenes with several views that have a clean one.
         backgrounds: behind the objects.
         scales: {side of the averaged squares, in the prior's space: weight of the squared error of their averages}, beside that
@@ -50,6 +53,7 @@ class Denoising(Objective):
         level_std: float = 1.3,
         weight_cap: float = 20.0,
         text_dropout: float = 0.1,
+        text_noise: float = 0.0,
         clean_view: float = 0.15,
         backgrounds: Backgrounds | None = None,
         scales: Mapping[int, float] | None = None,
@@ -59,6 +63,7 @@ class Denoising(Objective):
         self.level_mean, self.level_std = level_mean, level_std
         self.weight_cap = weight_cap
         self.text_dropout = text_dropout
+        self.text_noise = text_noise
         self.clean_view = clean_view
         self.backgrounds = backgrounds or Backgrounds()
         self.scales = dict(scales or {})
@@ -74,6 +79,20 @@ class Denoising(Objective):
             chosen = torch.rand(scenes) < self.clean_view
             t[chosen, torch.randint(views, (scenes,))[chosen]] = -1
         return t
+
+    def blur_text(self, condition: Condition) -> Condition:
+        """The condition with noise on the features of its text, another amount for every scene."""
+        assert condition.tokens is not None
+        amount = self.text_noise * torch.rand(len(condition.tokens))
+
+        def blurred(features: Float[Tensor, "B ... D"]) -> Tensor:
+            size = features.square().mean(-1, keepdim=True).sqrt()
+            strength = amount.view(-1, *[1] * (features.ndim - 1)).to(features)
+            return features + strength * size * torch.randn(features.shape).to(features)
+
+        pooled = None if condition.pooled is None else blurred(condition.pooled)
+        text = Condition(tokens=blurred(condition.tokens), token_mask=condition.token_mask, pooled=pooled)
+        return condition.with_text(text)
 
     def drop_text(self, condition: Condition, dropped: Tensor) -> Condition:
         """The condition without text for the scenes in `dropped` [B] (as concatenating null conditions would)."""
@@ -95,9 +114,8 @@ class Denoising(Objective):
         assert batch.captions is not None
         return self.prior.condition(batch.captions, batch.cameras, background)
 
-    def difference(self, batch: PosedViews, background: Tensor, t: Tensor, dropped: Tensor, noise: Tensor) -> Tensor:
+    def difference(self, batch: PosedViews, background: Tensor, t: Tensor, condition: Condition, noise: Tensor) -> Tensor:
         """Estimate minus truth, in the prior's space."""
-        condition = self.drop_text(self.told(batch, background), dropped)
         x0 = self.clean(batch, background)
         x_t = self.prior.schedule.add_noise(x0, noise, t)
         return self.prior.denoise(x_t, t, condition).x0 - x0
@@ -109,7 +127,10 @@ class Denoising(Objective):
         t = self.draw_levels(scenes, views).to(device)
         dropped = (torch.rand(scenes) < self.text_dropout).to(device)
         noise = torch.randn(self.prior.noise_shape(scenes, views)).to(device)
-        difference = self.difference(batch, background, t, dropped, noise)
+        told = self.told(batch, background)
+        if self.text_noise:
+            told = self.blur_text(told)
+        difference = self.difference(batch, background, t, self.drop_text(told, dropped), noise)
         error = difference.square().flatten(2).mean(2)
         for side, share in self.scales.items():
             coarse = F.avg_pool2d(difference.flatten(0, 1), min(side, *difference.shape[-2:])).view(scenes, views, -1)
@@ -130,8 +151,8 @@ class Denoising(Objective):
             noise = torch.randn(self.prior.noise_shape(scenes, views), generator=generator)
             for share in (0.1, 0.3, 0.5, 0.7, 0.9):
                 t = torch.full((scenes, views), int(share * T), device=device)
-                white, kept = torch.ones(scenes, 3, device=device), torch.zeros(scenes, dtype=torch.bool, device=device)
-                error = self.difference(batch, white, t, kept, noise.to(device)).square().mean()
+                white = torch.ones(scenes, 3, device=device)
+                error = self.difference(batch, white, t, self.told(batch, white), noise.to(device)).square().mean()
                 totals.setdefault(f"validation/x0_error_t{int(share * T)}", []).append(float(error))
         return {name: sum(values) / len(values) for name, values in totals.items()}
 

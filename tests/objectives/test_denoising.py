@@ -80,6 +80,21 @@ def test_dropped_text_is_the_null_condition_of_guidance(prior):
     assert not torch.allclose(null[1], told[1], atol=1e-3)
 
 
+def test_noise_on_the_text_is_as_large_as_asked_and_differs_between_scenes(prior):
+    objective = objective_of(prior, text_noise=0.8)
+    told = prior.condition(["a red castle"] * 64, views_of(2).cameras.select(scenes=torch.zeros(64, dtype=torch.long)))
+    blurred = objective.blur_text(told)
+    assert torch.equal(blurred.token_mask, told.token_mask)
+    for name in ("tokens", "pooled"):
+        clean, noisy = getattr(told, name), getattr(blurred, name)
+        share = (noisy - clean).norm(dim=-1).flatten(1).mean(1) / clean.norm(dim=-1).flatten(1).mean(1)
+        assert 0 < share.min() < 0.1, "some scenes keep theirs"
+        assert 0.7 < share.max() < 0.9
+        assert share.mean().item() == pytest.approx(0.4, abs=0.1)
+    noise = (blurred.pooled - told.pooled)[:, 0]
+    assert (torch.corrcoef(noise) - torch.eye(64)).abs().max() < 0.3, "scenes draw on their own"
+
+
 def test_the_background_is_told_and_seen(prior, monkeypatch):
     objective, batch = objective_of(prior), views_of(2)
     colour = torch.tensor([[0.2, 0.4, 0.6], [1.0, 0.0, 0.0]])
@@ -91,9 +106,7 @@ def test_the_background_is_told_and_seen(prior, monkeypatch):
 
     monkeypatch.setattr(prior, "denoise", denoise)
     clean = torch.full((2, 2), -1)
-    error = objective.difference(
-        batch, colour, clean, torch.zeros(2, dtype=torch.bool), torch.zeros(2, 2, 3, SIZE, SIZE)
-    )
+    error = objective.difference(batch, colour, clean, objective.told(batch, colour), torch.zeros(2, 2, 3, SIZE, SIZE))
     assert (error == 0).all(), "the target is what a clean view holds"
     assert torch.equal(seen["told"], colour)
     corner = prior.encode(batch.over(colour))[:, 0, :, 0, 0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion3d.data.toybox.parts import Subject
 
-KINDS = {"bare": 0.25, "main": 0.25, "full": 0.35, "reworded": 0.15}
+KINDS = {"bare": 0.2, "main": 0.2, "full": 0.4, "reworded": 0.2}
 """Kind of phrase -> its share. bare: the noun; main: with the main colour; full: with the colours of all parts that
 have a choice; reworded: the same in another order."""
 
