@@ -12,6 +12,10 @@ from torch import Tensor
 
 from diffusion3d.errors import UserError
 
+DECAY = 0.5
+"""Of the largest opacity that was seen of a cell, each time it is looked at; nerfacc's own is 0.95. The fog that a scene starts
+with is forgotten in a few looks, and what one random point of a cell misses the next ones or the cells around it see."""
+
 
 class Occupancy:
     """A grid over [-1, 1]³ that follows one scene while it is optimised.
@@ -50,6 +54,7 @@ class Occupancy:
             step,
             lambda points: 1 - (-self.length * density(points)).exp()[:, None],
             occ_thre=self.threshold,
+            ema_decay=DECAY,
             warmup_steps=self.warmup,
             n=self.every,
         )

@@ -1,5 +1,7 @@
 """Encodings and densities against values worked out otherwise."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from diffusion3d.errors import UserError
 from diffusion3d.representations.base import SceneParameters
 from diffusion3d.representations.encodings import FactorisedVoxels, Frequency, HashGrid, Triplane, Voxels
 from diffusion3d.representations.field import Density, Fields
-from diffusion3d.representations.occupancy import Occupancy
+from diffusion3d.representations.occupancy import DECAY, Occupancy
 from diffusion3d.tasks.build import build
 
 FIELDS = [name for name in choices("representation") if name not in ("gsplat", "ib_planes", "image")]
@@ -94,6 +96,22 @@ def test_occupancy_finds_where_a_field_is():
     fog = Occupancy(size=16)
     fog.update(0, torch.device("cpu"), lambda x: torch.full_like(x[:, 0], 1e-6))
     assert fog.cells.all(), "where there is nothing yet, anything may come"
+
+
+def test_occupancy_forgets_the_fog_that_a_scene_starts_with():
+    """Opacity o decays to the threshold t in log(t / o) / log(DECAY) looks."""
+    occupancy = Occupancy(size=16, every=1, warmup=100, threshold=0.005)
+    fog = -math.log(1 - 0.15) / occupancy.length
+
+    def wall(x):
+        return 40.0 * (x[:, 0] > 0.75)
+
+    occupancy.update(0, torch.device("cpu"), lambda x: wall(x) + fog)
+    looks = math.ceil(math.log(0.005 / 0.15) / math.log(DECAY))
+    for step in range(1, looks + 1):
+        assert occupancy.cells.all()
+        occupancy.update(step, torch.device("cpu"), wall)
+    assert occupancy.cells[-3:].all() and not occupancy.cells[:-3].any()
 
 
 @pytest.mark.parametrize("name", FIELDS)
