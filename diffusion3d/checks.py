@@ -69,13 +69,13 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
         added: keys that the user added on purpose (`+key=value`).
 
     Raises:
-        UserError: a key that the defaults do not have, or a value of another type.
+        UserError: a key that the defaults do not have or the config lacks, or a value of another type.
     """
     known = list(leaves(defaults))
     _compare(defaults, config, "", added, known)
     for key, allowed in ALLOWED.items():
         if config[key] not in allowed:
-            raise UserError(f"{key}={config[key]} is not one of {', '.join(allowed)}")
+            raise UserError(f"{key}={_show(config[key])} is not one of {', '.join(allowed)}")
     for key, (low, high) in RANGES.items():
         value = find(config, key)
         if value is not None and not _interpolated(value) and not (_is_number(value) and low <= value <= high):
@@ -105,6 +105,10 @@ def _compare(
             _check_type(defaults[key], value, name, added, known)
         elif not (replaced or name in added or (isinstance(value, Mapping) and "_target_" in value)):
             raise unknown_key(name, known)
+    for key, default in defaults.items():
+        member = prefix and "_target_" not in defaults and isinstance(default, Mapping) and "_target_" in default
+        if key not in config and not (replaced or member or "[" in prefix):
+            raise UserError(f"~{prefix}{key} takes away what is needed; set it instead: {prefix}{key}=...")
 
 
 def _check_type(default: Any, value: Any, name: str, added: Collection[str], known: list[str]) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import re
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory", re.IGNORECASE)
+"""What torch's plain RuntimeErrors say."""
+
 
 class UserError(Exception):
     """Bad input; the message says in one line what is wrong and what would work."""
@@ -38,12 +45,32 @@ def unwritable(error: OSError, path: object) -> UserError:
     )
 
 
+def exhausted(error: BaseException) -> RunError | None:
+    """The RunError for an error that says that a disk is full or memory is out; None for any other."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        place = f" to {error.filename}" if error.filename else ""
+        return RunError(
+            f"cannot write{place}: {error.strerror}; make room and go on with run.resume=DIR: the last checkpoint is kept"
+        )
+    said_so = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
+    if said_so or isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        size = re.search(r"to allocate ([\d.]+ \w+)", str(error))
+        return RunError(
+            f"out of memory{f' for {size[1]}' if size else ''}; lower what a step holds: camera.size, camera.views or "
+            "representation.count of a distillation, task.views, task.pixels or data.size of a fit, task.batches of a "
+            "training; the last checkpoint is kept"
+        )
+    return None
+
+
 def user_error(error: Exception) -> Exception:
-    """The UserError that caused an error (Hydra wraps what constructors raise), or the error itself."""
+    """The UserError that caused an error (Hydra wraps what constructors raise), that for what the machine is out of, or the
+    error itself."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, UserError):
-            return cause
+        found = cause if isinstance(cause, UserError) else exhausted(cause)
+        if found is not None:
+            return found
         cause = cause.__cause__
     return error
 

@@ -10,12 +10,7 @@ from pathlib import Path
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: a kill leaves the old content or the new."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_bytes(path, text.encode())
 
 
 @contextmanager
@@ -27,6 +22,9 @@ def whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # what is full leaves it out
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -44,6 +44,9 @@ def test_configs_survive_saving_and_loading(prompt, tmp_path):
         (["hydra.run.dri=x"], r"hydra.run.dri"),
         (["task.steps.x=3"], r"task.steps.x"),
         (["~task.nothing"], r"task.nothing"),
+        (["~task.steps"], r"^~task.steps takes away what is needed; set it instead: task.steps="),
+        (["~prior"], r"^~prior takes away what is needed"),
+        (["device=null"], r"^device=null is not one of auto, cpu"),
         (["+seed=3"], r"seed"),
     ],
 )
@@ -51,6 +54,10 @@ def test_what_cannot_work_is_refused_in_one_line(typed, message):
     with pytest.raises(UserError, match=message) as caught:
         composed(*typed)
     assert "\n" not in str(caught.value)
+
+
+def test_terms_can_be_taken_away():
+    assert "size" not in composed("~terms.size").terms
 
 
 def test_a_search_path_that_is_not_there_is_refused():

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from diffusion3d.files import whole, write_bytes
+from diffusion3d.files import whole, write_bytes, write_text
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -18,3 +20,13 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(TypeError), whole(path) as temporary:
         temporary.write_bytes(b"ne" + temporary.write_bytes(b"n"))
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_what_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="No space left") as caught, whole(path), open("/dev/full", "w") as full:
+        full.write("new")
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"

@@ -18,7 +18,9 @@ from diffusion3d.comparison.texts import clean
 from diffusion3d.errors import UserError, one_line
 
 SIGNS = ("metrics.csv", "metrics.json", "run.log")
-"""A folder that holds one of these beside a config.yaml is a run."""
+"""A folder that holds one of these beside a config.yaml is a run, as is the folder of a sweep's job."""
+JOB = "job.json"
+"""What a sweep keeps of a job, also of one that was refused before it became a run: its number, swept keys and error."""
 VIDEOS = ("rgb", "depth", "normal")
 PICTURES = ("contact_sheet.png", "grid.png")
 LOG_TAIL = 2**16
@@ -82,7 +84,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 def _runs_below(folder: Path) -> Iterator[Path]:
     for current, folders, files in os.walk(folder):
-        if "config.yaml" in files and not set(SIGNS).isdisjoint(files):
+        if JOB in files or ("config.yaml" in files and not set(SIGNS).isdisjoint(files)):
             folders.clear()
             yield Path(current)
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -100,17 +102,21 @@ def read_run(path: Path, name: str) -> FoundRun:
     config = _read(path, "config.yaml", _yaml, dict, damaged)
     metrics = _read(path, "metrics.json", json.loads, dict, damaged)
     overrides = _read(path, "overrides.yaml", _yaml, list, damaged) or []
+    job = _read(path, JOB, json.loads, dict, damaged) or {}
+    swept: Any = job.get("swept") if config is None and isinstance(job.get("swept"), dict) else {}
     log = _tail(_own(path, "run.log"))
     curves = read_curves(_own(path, "metrics.csv"))
     last = {figure: curve.values[-1] for figure, curve in curves.items()}
     status, error = ("finished", "") if metrics is not None else _ending(log)
+    if metrics is None and job.get("error"):
+        status, error = "failed", str(job["error"])
     return FoundRun(
         path,
         clean(name),
         status,
         clean(one_line("; ".join(filter(None, [error, *damaged])))),
-        _unescaped(config or {}),
-        dict(_typed(str(override)) for override in overrides),
+        _unescaped(_nested(swept) if config is None else config),
+        {**{key: str(value) for key, value in swept.items()}, **dict(_typed(str(override)) for override in overrides)},
         _numbers(last if metrics is None else metrics),
         curves,
         {kind: video for kind in VIDEOS if (video := _own(path, f"videos/{kind}.mp4"))},
@@ -170,6 +176,20 @@ def _ending(log: str) -> tuple[str, str]:
     error = raised[1] if raised else lines[-1]
     interrupted = error.startswith(("Interrupted", "KeyboardInterrupt"))
     return "stopped" if interrupted else "failed", error.removeprefix("Interrupted: ")
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of some dotted keys; a choice whose group has other keys, too, becomes the name of its class."""
+    config: dict[str, Any] = {}
+    for key in sorted(values, key=lambda key: key.count(".")):
+        node = config
+        *groups, last = key.split(".")
+        for group in groups:
+            if not isinstance(node.get(group), dict):
+                node[group] = {"_target_": str(node[group])} if group in node else {}
+            node = node[group]
+        node[last] = values[key]
+    return config
 
 
 def _typed(override: str) -> tuple[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion3d.camera_sampling import Orbit
+from diffusion3d.errors import UserError, one_line, user_error
 
 CAPABILITIES = ("provides", "needs")
 RESERVED = (*CAPABILITIES, "fit")
@@ -15,10 +18,24 @@ RESERVED = (*CAPABILITIES, "fit")
 
 
 def build(node: DictConfig, **arguments: Any) -> Any:
-    """The object that a choice's node describes; `arguments` add to its own, `RESERVED` keys are left out."""
+    """The object that a choice's node describes; `arguments` add to its own, `RESERVED` keys are left out.
+
+    Raises:
+        InstantiationException: its constructor refused a value; `user_error` finds why.
+        UserError: its constructor failed for a reason that it did not foresee.
+    """
     content = OmegaConf.to_container(node, resolve=True)
     assert isinstance(content, dict)
-    return instantiate({key: value for key, value in content.items() if key not in RESERVED}, **arguments)
+    try:
+        return instantiate({key: value for key, value in content.items() if key not in RESERVED}, **arguments)
+    except InstantiationException as error:
+        if user_error(error) is not error:
+            raise
+        inside = re.search(r"full_key: ([\w.]+)$", str(error))
+        key = ".".join(filter(None, [str(node._get_full_key(None)), inside and inside[1]]))
+        raise UserError(
+            f"{key} cannot be made with its settings, {one_line(repr(error.__cause__ or error))}; its defaults work"
+        ) from error
 
 
 def build_camera(node: DictConfig, size: int) -> Orbit:

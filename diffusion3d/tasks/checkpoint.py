@@ -21,6 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diffusion3d.errors import RunError, one_line
+from diffusion3d.files import whole
+
 log = logging.getLogger(__name__)
 
 FORMAT = 1
@@ -30,23 +33,31 @@ HEADER = "checkpoint"
 
 
 def save_checkpoint(folder: Path, step: int, state: Any) -> Path:
-    """Write `folder/step_00000300.safetensors` and remove all but the newest two.
+    """Write `folder/step_00000300.safetensors`; of those before it the newest stays, and none that claims a later step.
 
     Raises:
         TypeError: the state holds something other than what the module's docstring lists.
+        RunError: it cannot be written; those that were there before stay.
     """
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, "", tensors, {})
     path = folder / f"step_{step:08d}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     header = {"format": FORMAT, "step": step, "state": tree, "sha256": _digest(step, tree, tensors)}
-    save_file(tensors, temporary, {HEADER: json.dumps(header)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(folder)
-    for old in _newest_first(folder)[KEEP:]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for torn in folder.glob(".step_*.tmp.safetensors"):
+            torn.unlink()
+        with whole(path) as temporary:
+            save_file(tensors, temporary, {HEADER: json.dumps(header)})
+        sync_directory(folder)
+    except (OSError, SafetensorError) as error:
+        kept = next((f"{old.stem} is kept" for old in _newest_first(folder)), "there is no earlier one")
+        raise RunError(
+            f"cannot write checkpoint {path}: {one_line(error)}; {kept}: "
+            f"make room there and go on with run.resume={folder.parent}"
+        ) from error
+    files = _newest_first(folder)
+    for old in files[: files.index(path)] + files[files.index(path) + KEEP :]:
         old.unlink()
     return path
 

@@ -1,5 +1,6 @@
 """Finding and reading run directories."""
 
+import json
 import os
 
 import pytest
@@ -10,7 +11,9 @@ from diffusion3d.comparison.curves import Curve, read_curves
 from diffusion3d.comparison.differences import differing
 from diffusion3d.comparison.runs import find_runs, read_run, read_runs
 from diffusion3d.comparison.texts import clean
-from diffusion3d.errors import UserError
+from diffusion3d.errors import RunError, UserError
+from diffusion3d.hydra_cli import sweep
+from diffusion3d.run import job
 
 QUICK = {"videos": (), "scene": False, "steps": 3}
 
@@ -76,6 +79,35 @@ def test_a_run_that_goes_on_is_no_longer_stopped(tmp_path):
     assert read_run(path, "run").status == "unfinished"
 
 
+def test_jobs_of_a_sweep_that_were_refused_are_shown_with_their_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = ["prompt=castle,car", "guidance=sds,dds", "guidance.scale=nan", "logger=none", "hydra.sweep.dir=sweep"]
+    with pytest.raises(RunError, match="^4 of 4 jobs failed$"):
+        sweep([*typed, "device=cuda:99"], job)
+    runs = read_runs(find_runs([tmp_path / "sweep"]))
+    assert [run.status for run in runs] == ["failed"] * 4
+    assert all("device=cuda:99 is not one of auto, cpu" in run.error for run in runs)
+    keys, values = differing(runs)
+    assert keys == {"prompt": True, "guidance": True}
+    assert {(one["prompt"], one["guidance"]) for one in values} == {
+        (prompt, guidance) for prompt in ("castle", "car") for guidance in ("sds", "dds")
+    }
+
+
+def test_the_last_word_on_a_job_is_its_sweeps(tmp_path):
+    path = bare(tmp_path / "run", error="ValueError: once")
+    (path / "job.json").write_text(json.dumps({"number": 0, "swept": {"guidance": "vsd"}, "error": "refused now"}))
+    run = read_run(path, "run")
+    assert (run.status, run.error) == ("failed", "refused now")
+    (path / "config.yaml").unlink()
+    swept = {"guidance.scale": 3, "guidance": "vsd", "seed": 1}
+    (path / "job.json").write_text(json.dumps({"number": 0, "swept": swept, "error": ""}))
+    run = read_run(path, "run")
+    assert (run.status, run.error) == ("failed", "ValueError: once")
+    assert run.config == {"guidance": {"_target_": "vsd", "scale": 3}, "seed": 1}
+    assert run.overrides["guidance"] == "vsd"
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -88,6 +120,7 @@ def test_a_run_that_goes_on_is_no_longer_stopped(tmp_path):
         ("metrics.json", b"{"),
         ("metrics.json", b"3"),
         ("overrides.yaml", b"{a: 1}"),
+        ("job.json", b"[1]"),
     ],
 )
 def test_damaged_files_are_told_of(tmp_path, name, content):

@@ -32,3 +32,12 @@ def test_what_a_constructor_refuses_is_found_inside_hydras_error():
         build(node(fov=200.0))
     error = user_error(caught.value)
     assert isinstance(error, UserError) and "fov=200.0" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"), [({"size": [1]}, "node"), ({"inner": {"_target_": "os.stat"}}, "node.inner")]
+)
+def test_what_a_constructor_did_not_foresee_is_one_line_that_names_the_key(values, key):
+    with pytest.raises(UserError, match=f"^{key} cannot be made with its settings, .*Error") as caught:
+        build(node(**values))
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,8 @@
 import math
 import random
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,11 +72,51 @@ def test_shared_tensors_are_stored_once_and_equal_states_give_equal_files(tmp_pa
     assert one.read_bytes() == two.read_bytes()
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_the_newest_two_are_kept(tmp_path):
-    for step in (5, 50, 100, 99):
+    for step in (5, 50, 100):
         save_checkpoint(tmp_path, step, step)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000099.safetensors", "step_00000100.safetensors"]
+    assert names(tmp_path) == ["step_00000050.safetensors", "step_00000100.safetensors"]
     assert load_checkpoint(tmp_path) == (100, 100)
+
+
+def test_damaged_ones_of_later_steps_make_way(tmp_path):
+    for step in (300, 400):
+        save_checkpoint(tmp_path, step, step).write_bytes(b"torn")
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, 100, 100)
+    assert names(tmp_path) == ["step_00000100.safetensors"]
+    assert load_checkpoint(tmp_path) == (100, 100)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from diffusion3d.errors import RunError
+from diffusion3d.tasks.checkpoint import save_checkpoint
+folder = Path(sys.argv[1])
+save_checkpoint(folder, 1, {"x": torch.ones(100)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+try:
+    save_checkpoint(folder, 2, {"x": torch.ones(2**16)})
+except RunError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+def test_a_write_that_fails_leaves_the_last_one_and_no_litter(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path / "run"], capture_output=True, text=True)
+    assert re.fullmatch(
+        r"cannot write checkpoint .*step_00000002.safetensors: .*File too large.*; step_00000001 is kept: "
+        r"make room there and go on with run.resume=.*\n",
+        done.stdout,
+    ), done
+    assert names(tmp_path / "run") == ["step_00000001.safetensors"]
 
 
 def test_nothing_to_load(tmp_path):
@@ -98,8 +141,10 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(where, tmp_path, cap
 
 def test_a_write_that_was_cut_leaves_the_last_one_in_place(tmp_path):
     save_checkpoint(tmp_path, 1, "good")
-    (tmp_path / "step_00000002.tmp").write_bytes(b"half of")
+    (tmp_path / ".step_00000002.tmp.safetensors").write_bytes(b"half of")
     assert load_checkpoint(tmp_path) == (1, "good")
+    save_checkpoint(tmp_path, 3, "better")
+    assert names(tmp_path) == ["step_00000001.safetensors", "step_00000003.safetensors"]
 
 
 def test_another_format_is_not_misread(tmp_path, monkeypatch):

@@ -103,7 +103,8 @@ def test_a_kill_between_checkpoints_loses_only_the_steps_since(whole, tmp_path):
     """What a SIGKILL at step 34 leaves: the checkpoint of step 30, rows beyond it, and half a checkpoint."""
     killed = tmp_path / "killed"
     toy(killed, "task.steps=34")
-    (killed / "checkpoints" / "step_00000034.safetensors").rename(killed / "checkpoints" / "step_00000034.tmp")
+    newest = killed / "checkpoints" / "step_00000034.safetensors"
+    newest.rename(newest.with_name(".step_00000034.tmp.safetensors"))
     (killed / "metrics.json").unlink()
     resume(killed, "task.steps=40")
     assert table(killed) == table(whole)

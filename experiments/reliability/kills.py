@@ -1,0 +1,304 @@
+"""Runs killed with SIGKILL at random moments, resumed, and compared bit for bit with runs that nobody disturbed.
+
+    python experiments/reliability/kills.py [--kills 50] [--in-writes 12] [--seed 0] [--minutes M] [--out outputs/kills]
+
+Distillations, fits and trainings of some hundred steps with the networks that ship: one of each kind is left alone, the others
+are killed three or four times each and resumed until they end by themselves. A kill comes at a random share of the time that an
+undisturbed run took for the steps that are left or, where that is what it is for, while a checkpoint is being written: the
+process then writes its checkpoints in pieces, with pauses between, and is killed when some, not all, of the bytes are on disk.
+
+Compared are the last checkpoint, the exported scene or weights, metrics.csv and metrics.json, both without times and memory.
+What is done is kept in OUT; the same command goes on there. Figures go to kills.json. Wants a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SMALL = ["camera.views=1", "camera.size=32", "camera.turntable_frames=4", "task.video_size=64"]
+KINDS = {
+    "distill": ["task=distill", "prompt=castle", "representation.count=500", *SMALL],
+    "fit": [
+        "task=fit",
+        "prompt=",
+        "representation.count=500",
+        "data=toybox_scenes",
+        "data.subject=castle",
+        "data.train_views=24",
+        "data.test_views=4",
+        "data.size=64",
+        *SMALL,
+    ],
+    "train": [
+        "task=train",
+        "task.batches=[{scenes: 2, views: 2, share: 0.5}, {scenes: 4, views: 1, share: 0.5}]",
+        "task.validation_batches=1",
+        "task.preview_prompts=[castle]",
+        "task.warmup=20",
+    ],
+}
+STEPS = {"distill": 300, "fit": 1500, "train": 300}
+"""Each is a minute or two of one core."""
+SLOWED = """
+import sys, time
+from pathlib import Path
+from safetensors.torch import save
+from diffusion3d.tasks import checkpoint
+
+def save_slowly(tensors, path, metadata):
+    content = save(tensors, metadata)
+    with Path(path).open("wb") as file:
+        for start in range(0, len(content), len(content) // 20 + 1):
+            file.write(content[start : start + len(content) // 20 + 1])
+            file.flush()
+            time.sleep(0.05)
+
+checkpoint.save_file = save_slowly
+from diffusion3d.run import main
+sys.exit(main())
+"""
+INCIDENTAL = ("seconds", "peak_memory_mb")
+PATIENCE = 3600.0
+
+
+def command(kind: str, directory: Path, data: Path, slowed: bool) -> list[str]:
+    """What begins a run, or goes on with it."""
+    program = ["-c", SLOWED] if slowed else ["-m", "diffusion3d.run"]
+    begun = (directory / "overrides.yaml").exists()
+    if not begun:
+        shutil.rmtree(directory, ignore_errors=True)
+    fresh = [
+        *KINDS[kind],
+        f"task.steps={STEPS[kind]}",
+        f"task.checkpoint_every={STEPS[kind] // 12}",
+        f"task.preview_every={STEPS[kind] // 3}",
+        "logger=none",
+        f"paths.data={data}",
+        f"hydra.run.dir={directory}",
+    ]
+    return [sys.executable, *program, *([f"run.resume={directory}"] if begun else fresh)]
+
+
+def start(arguments: list[str], directory: Path) -> subprocess.Popen[bytes]:
+    with directory.with_suffix(".log").open("a") as log:
+        return subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        )
+
+
+def newest(directory: Path) -> int:
+    """Step of the newest checkpoint."""
+    return max((int(path.stem[5:]) for path in (directory / "checkpoints").glob("step_*.safetensors")), default=0)
+
+
+def torn(directory: Path) -> list[int]:
+    """Bytes of checkpoints that are being written."""
+    sizes = []
+    for path in (directory / "checkpoints").glob(".step_*.tmp.safetensors"):
+        try:
+            sizes.append(path.stat().st_size)
+        except FileNotFoundError:
+            continue
+    return sizes
+
+
+def kill_once(kind: str, directory: Path, data: Path, wish: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Start or go on with a run and kill it; what was hit.
+
+    Args:
+        wish: {"share": of the time that is left until the kill} or, in a write, {"write": which one, "share": of its bytes}.
+        seconds: that an undisturbed run takes.
+    """
+    slowed = "write" in wish
+    left = 1 - newest(directory) / STEPS[kind]
+    before = newest(directory)
+    process = start(command(kind, directory, data, slowed), directory)
+    begin, writes, writing = time.monotonic(), 0, False
+    whole = max((path.stat().st_size for path in directory.glob("checkpoints/step_*")), default=0)
+    while process.poll() is None and time.monotonic() - begin < PATIENCE:
+        time.sleep(0.002)
+        now = torn(directory)
+        writes += bool(now) and not writing
+        writing = bool(now)
+        late = time.monotonic() - begin > wish["share"] * left * seconds
+        if (writes >= wish["write"] and any(size > wish["share"] * whole for size in now)) if slowed else late:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    return {
+        "killed": process.returncode == -signal.SIGKILL,
+        "in a slowed write": slowed,
+        "torn bytes left": sum(torn(directory)),
+        "checkpoint before": before,
+        "checkpoint after": newest(directory),
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+
+
+def finish(kind: str, directory: Path, data: Path) -> float:
+    """Let a run go on to its end; seconds."""
+    begin = time.monotonic()
+    code = start(command(kind, directory, data, slowed=False), directory).wait()
+    if code != 0:
+        raise SystemExit(f"{directory} ended with exit code {code}: see {directory.with_suffix('.log')}")
+    return time.monotonic() - begin
+
+
+def figures(directory: Path) -> list[dict[str, str]]:
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if name not in INCIDENTAL} for row in csv.DictReader(file)]
+
+
+def final(directory: Path) -> dict[str, float]:
+    found = json.loads((directory / "metrics.json").read_text())
+    return {name: value for name, value in found.items() if name not in INCIDENTAL}
+
+
+def compare(kind: str, one: Path, whole: Path) -> dict[str, bool]:
+    """What of two runs is the same."""
+    import torch
+
+    from diffusion3d.tasks.checkpoint import read_checkpoint
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        if isinstance(a, list | tuple):
+            return len(a) == len(b) and all(map(same, a, b))
+        if isinstance(a, torch.Tensor) or hasattr(a, "dtype"):
+            a, b = torch.as_tensor(a), torch.as_tensor(b)
+            return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+        return type(a) is type(b) and (a == b or repr(a) == repr(b))
+
+    last = f"checkpoints/step_{STEPS[kind]:08d}.safetensors"
+    exported = sorted(
+        path.relative_to(whole) for path in whole.glob("export/*") if path.suffix in (".ply", ".safetensors")
+    )
+    return {
+        "checkpoint": same(read_checkpoint(one / last), read_checkpoint(whole / last)),
+        "export": bool(exported) and all((one / path).read_bytes() == (whole / path).read_bytes() for path in exported),
+        "metrics.csv": figures(one) == figures(whole),
+        "metrics.json": final(one) == final(whole),
+        "no litter": not torn(one),
+    }
+
+
+def plan(kills: int, in_writes: int, seed: int) -> list[dict[str, Any]]:
+    """Runs of all kinds in turn, each with the kills it is to get: three, the last one what remains."""
+    rng = random.Random(seed)
+    chosen = set(rng.sample(range(kills), min(kills, in_writes)))
+    wishes = [
+        {"write": rng.randint(1, 2), "share": rng.uniform(0.05, 0.9)}
+        if n in chosen
+        else {"share": rng.uniform(0.05, 0.8)}
+        for n in range(kills)
+    ]
+    count = max(1, kills // 3)
+    runs = [{"kind": list(KINDS)[n % len(KINDS)], "wishes": wishes[n::count]} for n in range(count)]
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--in-writes", type=int, default=12, help="how many of them inside a slowed checkpoint write")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--steps", type=int, help="of every run, for a quick look: figures are only printed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no run after these; the same command goes on"
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/kills"))
+    given = parser.parse_args()
+    for kind in list(KINDS):
+        if kind not in given.kinds:
+            KINDS.pop(kind)
+        STEPS[kind] = given.steps or STEPS[kind]
+    out, deadline = given.out.resolve(), time.monotonic() + 60 * given.minutes
+    out.mkdir(parents=True, exist_ok=True)
+    data, state = out / "data", out / "state.json"
+    asked = {
+        "kills": given.kills,
+        "in_writes": given.in_writes,
+        "seed": given.seed,
+        "steps": {kind: STEPS[kind] for kind in KINDS},
+    }
+    kept: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
+    if kept.get("asked") != asked:
+        kept = {"asked": asked, "whole": {}, "runs": {}}
+
+    def keep() -> None:
+        state.with_suffix(".tmp").write_text(json.dumps(kept, indent=2))
+        state.with_suffix(".tmp").replace(state)
+
+    if "train" in KINDS:
+        for split, count in (("train", 40), ("validation", 8)):
+            made = [sys.executable, "-m", "diffusion3d.data.toybox", "--out", str(data / "toybox" / split)]
+            subprocess.run([*made, "--split", split, "--count", str(count)], check=True, capture_output=True)
+    for kind in KINDS:
+        if kind not in kept["whole"]:
+            shutil.rmtree(out / f"whole_{kind}", ignore_errors=True)
+            kept["whole"][kind] = round(finish(kind, out / f"whole_{kind}", data), 1)
+            keep()
+    for number, run in enumerate(plan(given.kills, given.in_writes, given.seed)):
+        name, kind = f"{number:02d}_{run['kind']}", run["kind"]
+        done = kept["runs"].setdefault(name, {"kills": []})
+        if "same" in done or time.monotonic() > deadline:
+            continue
+        directory = out / name
+        if not done["kills"]:
+            shutil.rmtree(directory, ignore_errors=True)
+        for wish in run["wishes"][len(done["kills"]) :]:
+            done["kills"].append(kill_once(kind, directory, data, wish, kept["whole"][kind]))
+            keep()
+        finish(kind, directory, data)
+        done["same"] = compare(kind, directory, out / f"whole_{kind}")
+        keep()
+        print(name, json.dumps(done), flush=True)
+    found = report(kept)
+    print(json.dumps(found, indent=2))
+    if given.steps is None:
+        (HERE / "kills.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def report(kept: dict[str, Any]) -> dict[str, Any]:
+    from diffusion3d.tasks.facts import versions
+
+    facts = versions()
+    runs = {name: run for name, run in kept["runs"].items() if "same" in run}
+    kills = [kill for run in runs.values() for kill in run["kills"] if kill["killed"]]
+    return {
+        "machine": {key: facts[key] for key in ("cpu", "cores", "platform", "python", "diffusion3d", "git")},
+        "packages": facts["packages"],
+        **kept["asked"],
+        "seconds undisturbed": kept["whole"],
+        "runs": len(runs),
+        "killed": len(kills),
+        "killed inside a slowed write, a part of it on disk": sum(
+            kill["in a slowed write"] and kill["torn bytes left"] > 0 for kill in kills
+        ),
+        "ended before their kill": sum(not kill["killed"] for run in runs.values() for kill in run["kills"]),
+        "runs in which all is bit-identical": sum(all(run["same"].values()) for run in runs.values()),
+        "others": {name: run["same"] for name, run in runs.items() if not all(run["same"].values())},
+        "by run": runs,
+    }
+
+
+if __name__ == "__main__":
+    main()
