@@ -1,123 +1,151 @@
-"""Terms that hold a scene to what was observed of it, and one that smooths its normals."""
+"""Terms that hold a scene to what was observed of it, from the cameras that observed it."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition
 from diffusion3d.errors import UserError
-from diffusion3d.guidance.base import Scheduled, Step, Term, scheduled_at
-from diffusion3d.guidance.terms import Regulariser
+from diffusion3d.guidance.base import Scheduled, Step, scheduled_at
 from diffusion3d.rendering.render import Render, composite
 from diffusion3d.representations.base import Scene
 from diffusion3d.views import PosedViews
 
+Background = Float[Tensor, "B 3"]
 
-class Measurement(Term):
-    """Compares observed views with the scene, rendered once more from their cameras; where `mask` is False nothing counts.
+
+class Measurement(ABC):
+    """Compares renders with the views that were observed.
 
     Args:
-        views: one scene, or as many as there are.
-        weight: a number or a schedule; at 0 the scene is not rendered.
+        weight: a number or a schedule; at 0 nothing is compared.
 
     Attributes:
-        needs: the field of the views that is compared.
-
-    Raises:
-        UserError: the views lack that field.
+        needs: the field of the views that is compared, None if only the render is looked at.
+        shading: of the render; "normal" gives normals, which not every representation has, at half the size.
     """
 
-    needs: str
+    needs: str | None = None
+    shading: str | None = None
 
-    def __init__(self, views: PosedViews, weight: Scheduled = 1.0) -> None:
-        super().__init__()
-        if getattr(views, self.needs) is None:
-            raise UserError(f"terms: a {type(self).__name__.lower()} term needs views with {self.needs}")
+    def __init__(self, weight: Scheduled = 1.0) -> None:
         scheduled_at(weight, 0.0)  # refuses a schedule of other keys now, not in the middle of a run
-        self.views, self.weight = views, weight
+        self.weight = weight
 
     @abstractmethod
-    def compare(self, render: Render, views: PosedViews, condition: Condition) -> Tensor:
+    def compare(self, render: Render, views: PosedViews, background: Background) -> Tensor:
         """The unweighted scalar."""
 
-    def forward(self, scene: Scene, render: Render, cameras: Cameras, condition: Condition, step: Step) -> Tensor:
-        weight = step.value(self.weight)
-        if not weight:
-            return torch.zeros((), device=render.alpha.device)
-        views = self.views.to(render.alpha.device)
-        return weight * self.compare(scene.render(views.cameras), views, condition)
+
+class Observation(nn.Module):
+    """Views and the terms that hold a scene to them; called with the scene beside the guidance.
+
+    The scene is rendered once a step for all terms, and once more for those that look at normals, which cost fields five times
+    as much, at half the views' height and width.
+
+    Args:
+        views: one scene, as many as there are; None observes nothing.
+        terms: by name; those are left out whose field the views lack, and None.
+        normals: whether the scene has normals; without, the terms that look at them are left out.
+    """
+
+    def __init__(
+        self,
+        views: PosedViews | None = None,
+        terms: Mapping[str, Measurement | None] | None = None,
+        normals: bool = False,
+    ) -> None:
+        super().__init__()
+        self.views = views
+        self.terms = {
+            name: term
+            for name, term in (terms or {}).items()
+            if term is not None
+            and (term.needs is None or getattr(views, term.needs, None) is not None)
+            and (term.shading is None or normals)
+        }
+
+    def forward(self, scene: Scene, condition: Condition, step: Step) -> dict[str, Tensor]:
+        """{name of a term: weighted scalar}; what the scene leaves transparent shows the condition's background."""
+        if self.views is None:
+            return {}
+        background = condition.extra["background"]
+        views, renders = self.views.to(background.device), dict[str | None, Render]()
+        coarse = views.cameras.resize((views.cameras.height + 1) // 2, (views.cameras.width + 1) // 2)
+        losses = {}
+        for name, term in self.terms.items():
+            losses[name] = torch.zeros((), device=background.device)
+            weight = step.value(term.weight)
+            if weight:
+                if term.shading not in renders:
+                    cameras = coarse if term.shading else views.cameras
+                    renders[term.shading] = scene.render(cameras, shading=term.shading)
+                losses[name] = weight * term.compare(renders[term.shading], views, background)
+        return losses
 
 
-def mean_where(values: Tensor, where: Bool[Tensor, "B V 1 H W"] | None) -> Tensor:
-    """The mean over pixels that count, 0 if there are none."""
-    if where is None:
-        return values.mean()
-    kept = where.to(values).expand_as(values)
-    return (values * kept).sum() / kept.sum().clamp(min=1)
+def weighted_mean(values: Tensor, weights: Float[Tensor, "B V 1 H W"]) -> Tensor:
+    """Over pixels and channels; 0 where all weights are."""
+    weights = weights.to(values).expand_as(values)
+    return (values * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def observed(views: PosedViews, like: Tensor) -> Float[Tensor, "B V 1 H W"]:
+    """1 where a pixel was observed, 0 elsewhere."""
+    return torch.ones_like(like[:, :, :1]) if views.mask is None else views.mask.to(like)
 
 
 class Image(Measurement):
-    """Mean squared error of the image, both before the step's background where the views have alpha."""
+    """Mean squared error of the colours under the object's mask (RealFusion, Melas-Kyriazi et al. 2023)."""
 
     needs = "images"
 
-    def compare(self, render: Render, views: PosedViews, condition: Condition) -> Tensor:
-        background = condition.extra["background"]
-        return mean_where((composite(render, background) - views.over(background)).square(), views.mask)
+    def compare(self, render: Render, views: PosedViews, background: Background) -> Tensor:
+        error = (composite(render, background) - views.over(background)).square()
+        weights = observed(views, error)
+        return weighted_mean(error, weights if views.alpha is None else weights * views.alpha)
 
 
 class Mask(Measurement):
-    """Mean squared error of alpha."""
+    """Mean squared error of alpha (RealFusion, Melas-Kyriazi et al. 2023)."""
 
     needs = "alpha"
 
-    def compare(self, render: Render, views: PosedViews, condition: Condition) -> Tensor:
+    def compare(self, render: Render, views: PosedViews, background: Background) -> Tensor:
         assert views.alpha is not None
-        return mean_where((render.alpha - views.alpha).square(), views.mask)
+        return weighted_mean((render.alpha - views.alpha).square(), observed(views, render.alpha))
 
 
 class Depth(Measurement):
-    """Mean absolute error of depth where it was observed, world units.
-
-    Args:
-        relative: compare up to the scale and shift of each view that fit best (Ranftl et al. 2020, equation 4), for depth that
-            a network guessed.
+    """(1 - correlation) / 2 of rendered and observed depth, on average over views: 0 for the same depth up to scale and shift,
+    1 for the opposite (Magic123, Qian et al. 2024). Where no depth was observed (0) or the render is empty, nothing counts.
     """
 
     needs = "depth"
 
-    def __init__(self, views: PosedViews, weight: Scheduled = 1.0, relative: bool = False) -> None:
-        super().__init__(views, weight)
-        self.relative = relative
-
-    def compare(self, render: Render, views: PosedViews, condition: Condition) -> Tensor:
+    def compare(self, render: Render, views: PosedViews, background: Background) -> Tensor:
         assert views.depth is not None
-        seen = views.depth > 0 if views.mask is None else (views.depth > 0) & views.mask
-        depth = fitted(views.depth, render.depth.detach(), seen) if self.relative else views.depth
-        return mean_where((render.depth - depth).abs(), seen)
+        seen = observed(views, render.depth) * (views.depth > 0) * (render.depth > 0)
+        x, y = (_centred(depth, seen) for depth in (render.depth, views.depth))
+        spread = (x.square().sum((-2, -1)) * y.square().sum((-2, -1))).clamp(min=1e-12).sqrt()
+        return (1 - (x * y).sum((-2, -1)) / spread).mean() / 2
 
 
-def fitted(values: Tensor, target: Tensor, where: Bool[Tensor, "B V 1 H W"]) -> Tensor:
-    """a values + b, least squares to the target within each view."""
-    dims, kept = (-2, -1), where.to(values)
-    count = kept.sum(dims, keepdim=True).clamp(min=1)
-    mean, goal = ((v * kept).sum(dims, keepdim=True) / count for v in (values, target))
-    spread = ((values - mean).square() * kept).sum(dims, keepdim=True).clamp(min=1e-9)
-    scale = ((values - mean) * (target - goal) * kept).sum(dims, keepdim=True) / spread
-    return scale * (values - mean) + goal
+def _centred(values: Tensor, weights: Tensor) -> Tensor:
+    """Their distance from the weighted mean of their view, 0 where the weights are."""
+    total = weights.sum((-2, -1), keepdim=True).clamp(min=1)
+    return (values - (values * weights).sum((-2, -1), keepdim=True) / total) * weights
 
 
-class NormalSmoothness(Regulariser):
-    """Mean squared distance of rendered normals from their own blur, which carries no gradient (Melas-Kyriazi et al. 2023).
-
-    Only renders with normals have any; on the others it is 0.
+class NormalSmoothness(Measurement):
+    """Mean squared distance of rendered normals from their own blur, which carries no gradient (RealFusion, Melas-Kyriazi et
+    al. 2023).
 
     Args:
         size: side of the Gaussian blur, pixels, odd; its standard deviation is a third of half of it.
@@ -126,17 +154,19 @@ class NormalSmoothness(Regulariser):
         UserError: an even size, or one below 3.
     """
 
+    shading = "normal"
+
     def __init__(self, weight: Scheduled = 1.0, size: int = 9) -> None:
         super().__init__(weight)
         if size < 3 or size % 2 == 0:
-            raise UserError(f"terms: size={size} of a normal-smoothness term must be odd and at least 3")
+            raise UserError(f"observation: size={size} of a normal-smoothness term must be odd and at least 3")
         self.size = size
 
-    def measure(self, scene: Any, render: Render) -> Tensor:
-        if render.normals is None:
-            return render.alpha.new_zeros(())
+    def compare(self, render: Render, views: PosedViews, background: Background) -> Tensor:
+        assert render.normals is not None
         half = self.size // 2
         row = torch.exp(-(torch.arange(-half, half + 1, device=render.alpha.device) * 3 / half).square() / 2)
+        row = row / row.sum()
         flat = F.pad(render.normals.flatten(0, 2)[:, None], (half, half, half, half), mode="replicate")
-        blurred = F.conv2d(F.conv2d(flat, (row / row.sum()).view(1, 1, 1, -1)), (row / row.sum()).view(1, 1, -1, 1))
+        blurred = F.conv2d(F.conv2d(flat, row.view(1, 1, 1, -1)), row.view(1, 1, -1, 1))
         return (render.normals - blurred.view_as(render.normals).detach()).square().sum(2).mean()

@@ -12,6 +12,7 @@ from diffusion3d.backgrounds import Backgrounds
 from diffusion3d.errors import UserError
 from diffusion3d.export.pictures import write_grid
 from diffusion3d.guidance.base import Guidance, Step, Term
+from diffusion3d.guidance.measurements import Observation
 from diffusion3d.rendering.render import Render, composite
 from diffusion3d.representations.base import Representation, Scene
 from diffusion3d.shading import Shadings
@@ -42,6 +43,7 @@ class Distill(Task):
             raise UserError(
                 "representation.background is for priors that are told no colour, and this one is: set it to null"
             )
+        observation: Observation = build(config.observation, normals="normals" in config.representation.provides)
         prior = self.frozen_prior()
         camera = self.camera(prior)
         turntable = camera.turntable(size=task.video_size)
@@ -69,7 +71,9 @@ class Distill(Task):
             scene = optimizer.scene()
             self.render = scene.render(cameras, shading=shadings.sample(step))
             views = (scene, self.render, cameras, condition, step)
-            return {**guidance(*views), **{f"terms/{name}": term(*views) for name, term in terms.items()}}
+            beside = {f"terms/{name}": term(*views) for name, term in terms.items()}
+            seen = {f"observation/{name}": loss for name, loss in observation(scene, condition, step).items()}
+            return {**guidance(*views), **beside, **seen}
 
         def update(index: int) -> None:
             step = Step(index, task.steps)
