@@ -19,17 +19,19 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
+from diffusion3d import processes
 from diffusion3d.config import check, check_same, check_targets, compose, given_overrides, hydra_app
 from diffusion3d.errors import Interrupted, RunError, UserError, describe, one_line, unwritable, user_error
 from diffusion3d.hydra_cli import SHOW, show, sweep
 from diffusion3d.overrides import resume_directory, resumed, to_hydra
 from diffusion3d.plan import show_plan
 from diffusion3d.sweeps import Outcome, run_sweep_job
-from diffusion3d.tasks.run_dir import Run
+from diffusion3d.tasks.run_dir import Follower, Run
 
 log = logging.getLogger(__name__)
 
 
+@processes.together()
 def run(overrides: Sequence[str]) -> dict[str, float]:
     """Run one job as the command line does, and return its final metrics.
 
@@ -37,7 +39,7 @@ def run(overrides: Sequence[str]) -> dict[str, float]:
         overrides: as on the command line, one each: `["representation=gsplat", "prompt=a corgi, standing"]`.
 
     Returns:
-        {metric: final value}, empty with `run.dry_run=true`.
+        {metric: final value}, empty with `run.dry_run=true` and in all processes of torchrun but the first.
 
     Raises:
         UserError: bad input, or a run that had to stop.
@@ -88,13 +90,23 @@ def work(
     config: DictConfig, node: Any, directory: Path, group: str | None = None, swept: Mapping[str, Any] | None = None
 ) -> dict[str, float]:
     """Run the task of a checked config, whose `hydra` node is `node`; its final metrics."""
-    with Run(config, directory, given_overrides(node), group, swept) as current:
+    if processes.count() > 1:
+        kind = hydra.utils.get_class(config.task._target_)
+        if not getattr(kind, "several_processes", False):
+            raise UserError(
+                f"task={kind.__name__.lower()} runs in one process and {processes.count()} were started: leave torchrun or "
+                "accelerate out; task=train is what they are for"
+            )
+    opened = Run if processes.rank() == 0 else Follower
+    with opened(config, directory, given_overrides(node), group, swept) as current:
         import torch
 
         from diffusion3d.tasks.rng import seed_everything
 
+        processes.meet()
+
         task = hydra.utils.get_class(config.task._target_)
-        current.record(threads=torch.get_num_threads())
+        current.record(threads=torch.get_num_threads(), processes=processes.count())
         current.start_loggers()
         seed_everything(config.seed)
         metrics = current.finish(task(config, current).run())
@@ -104,17 +116,22 @@ def work(
 
 def main() -> int:
     """The command line. Returns 0: done, 1: failed while running, 2: bad input, 128 + n: stopped by signal n."""
+    if processes.rank() > 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     typed = sys.argv[1:]
     flags = {argument for argument in typed if argument.startswith("-")}
     overrides = [argument for argument in typed if argument not in ("-m", "--multirun")]
     logging.basicConfig(format="%(message)s")
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        processes.join()
         if flags & SHOW:
             show(typed, job)
         elif unknown := flags - {"-m", "--multirun"}:
             raise UserError(f"unknown flag {min(unknown)}; --help shows what there is")
         elif flags:
+            if processes.count() > 1:
+                raise UserError("a sweep (-m) starts its own processes: leave torchrun or accelerate out")
             sweep(overrides, job)
         else:
             run(overrides)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffusion3d.backgrounds import Backgrounds
 from diffusion3d.metrics.images import psnr
-from diffusion3d.objectives.base import Objective
+from diffusion3d.objectives.base import Objective, Share
 from diffusion3d.precision import autocast
 from diffusion3d.priors.stable_diffusion import StableDiffusion
 from diffusion3d.views import PosedViews
@@ -58,11 +58,13 @@ class Autoencoder(Objective):
         with autocast(latents.device, self.prior.vae_precision):
             return self.vae.decode(latents).sample.float()
 
-    def loss(self, batch: PosedViews) -> dict[str, Tensor]:
-        background = self.backgrounds.sample(batch.cameras.shape[0]).to(batch.cameras.c2w.device)
+    def loss(self, batch: PosedViews, share: Share | None = None) -> dict[str, Tensor]:
+        scenes, views = batch.cameras.shape
+        share = share or Share.of(scenes)
+        background = share.own(self.backgrounds.sample(share.scenes)).to(batch.cameras.c2w.device)
         images = batch.over(background).flatten(0, 1) * 2 - 1
         posterior = self.posterior(images)
-        noise = torch.randn(posterior.mean.shape).to(images.device)
+        noise = share.own(torch.randn(share.scenes, views, *posterior.mean.shape[1:])).flatten(0, 1).to(images.device)
         error = self.decoded(posterior.mean.float() + posterior.std.float() * noise) - images
         values = torch.zeros((), device=images.device)
         edges = torch.zeros((), device=images.device)
@@ -71,7 +73,8 @@ class Autoencoder(Objective):
             values = values + e.abs().mean()
             edges = edges + (e.diff(dim=-1).abs().mean() + e.diff(dim=-2).abs().mean())
         divergence = posterior.kl().float().mean() / images[0].numel()
-        return {"values": values, "edges": self.edges * edges, "kl": self.kl * divergence}
+        terms = {"values": values, "edges": self.edges * edges, "kl": self.kl * divergence}
+        return {name: share.part * term for name, term in terms.items()}
 
     def _decode_modes(self, images: Float[Tensor, "N 3 H W"]) -> tuple[Tensor, Tensor]:
         """Latents, and the images in [0, 1] that they become."""

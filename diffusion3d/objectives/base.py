@@ -4,14 +4,44 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from diffusion3d.data.base import PosedData
 from diffusion3d.views import PosedViews
+
+
+@dataclass(frozen=True)
+class Share:
+    """The scenes `first` to `last` - 1 of the `scenes` of a step's batch: those that one process computes.
+
+    Attributes:
+        spare: there are fewer scenes than processes, and this one computes a scene that does not count.
+    """
+
+    scenes: int
+    first: int
+    last: int
+    spare: bool = False
+
+    @classmethod
+    def of(cls, scenes: int, rank: int = 0, count: int = 1) -> Share:
+        """Process `rank`'s of `count`; shares differ by one scene at most."""
+        first, last = scenes * rank // count, scenes * (rank + 1) // count
+        return cls(scenes, first, last) if last > first else cls(scenes, 0, 1, spare=True)
+
+    @property
+    def part(self) -> float:
+        """How much of the batch it is."""
+        return (self.last - self.first) / self.scenes
+
+    def own(self, drawn: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "b ..."]:
+        """Its rows of what was drawn for all scenes."""
+        return drawn[self.first : self.last]
 
 
 class Objective(nn.Module, ABC):
@@ -26,8 +56,13 @@ class Objective(nn.Module, ABC):
         return data
 
     @abstractmethod
-    def loss(self, batch: PosedViews) -> dict[str, Tensor]:
-        """Named scalars; their sum is minimised. Draws from torch's global generator."""
+    def loss(self, batch: PosedViews, share: Share | None = None) -> dict[str, Tensor]:
+        """Named scalars; their sum is minimised. Draws from torch's global CPU generator, always for the whole batch.
+
+        Args:
+            batch: some or all scenes of a step's batch.
+            share: which ones; None is all. The scalars of all shares add up to those of the whole batch.
+        """
 
     @abstractmethod
     def validate(self, batches: Iterable[PosedViews]) -> dict[str, float]:

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from diffusion3d import processes
 from diffusion3d.backgrounds import Backgrounds
 from diffusion3d.cameras import orbit
 from diffusion3d.diffusion.condition import Condition
 from diffusion3d.diffusion.sampler import Sampler
-from diffusion3d.objectives.base import Objective
+from diffusion3d.objectives.base import Objective, Share
 from diffusion3d.priors.base import Prior
 from diffusion3d.priors.draw import draw
 from diffusion3d.views import PosedViews
@@ -42,8 +43,8 @@ class Denoising(Objective):
             takes words it never saw as their neighbours (as Nukrai et al. 2022 train on noisy CLIP texts).
         clean_view: share of the scenes with several views that have a clean one.
         backgrounds: behind the objects.
-        scales: {side of the averaged squares, in the prior's space: weight of the squared error of their averages}, beside that
-            of single places, whose weight is 1; what does not fill a square is left out.
+        scales: of averaged squares: their `side`, in the prior's space, and the `weight` of the squared error of their averages,
+            beside that of single places, whose weight is 1; what does not fill a square is left out.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Denoising(Objective):
         text_noise: float = 0.0,
         clean_view: float = 0.15,
         backgrounds: Backgrounds | None = None,
-        scales: Mapping[int, float] | None = None,
+        scales: Sequence[Mapping[str, float]] = (),
     ) -> None:
         super().__init__()
         self.prior = prior
@@ -66,7 +67,7 @@ class Denoising(Objective):
         self.text_noise = text_noise
         self.clean_view = clean_view
         self.backgrounds = backgrounds or Backgrounds()
-        self.scales = dict(scales or {})
+        self.scales = [(int(scale["side"]), scale["weight"]) for scale in scales]
 
     def trained(self) -> nn.Module:
         return self.prior.network
@@ -80,18 +81,24 @@ class Denoising(Objective):
             t[chosen, torch.randint(views, (scenes,))[chosen]] = -1
         return t
 
-    def blur_text(self, condition: Condition) -> Condition:
+    def blur_text(self, condition: Condition, share: Share | None = None) -> Condition:
         """The condition with noise on the features of its text, another amount for every scene."""
-        assert condition.tokens is not None
-        amount = self.text_noise * torch.rand(len(condition.tokens))
+        tokens = condition.tokens
+        assert tokens is not None
+        share = share or Share.of(len(tokens))
+        amount = share.own(self.text_noise * torch.rand(share.scenes))
 
-        def blurred(features: Float[Tensor, "B ... D"]) -> Tensor:
+        def blurred(features: Float[Tensor, "B ... D"], noise: Float[Tensor, "B ... D"]) -> Tensor:
             size = features.square().mean(-1, keepdim=True).sqrt()
             strength = amount.view(-1, *[1] * (features.ndim - 1)).to(features)
-            return features + strength * size * torch.randn(features.shape).to(features)
+            return features + strength * size * noise.to(features)
 
-        pooled = None if condition.pooled is None else blurred(condition.pooled)
-        text = Condition(tokens=blurred(condition.tokens), token_mask=condition.token_mask, pooled=pooled)
+        pooled = condition.pooled
+        if pooled is not None:
+            pooled = blurred(pooled, share.own(torch.randn(share.scenes, *pooled.shape[1:])))
+        _, texts, length, width = tokens.shape
+        noise = share.own(torch.randn(share.scenes, texts, processes.largest(length), width))[:, :, :length]
+        text = Condition(tokens=blurred(tokens, noise), token_mask=condition.token_mask, pooled=pooled)
         return condition.with_text(text)
 
     def drop_text(self, condition: Condition, dropped: Tensor) -> Condition:
@@ -109,35 +116,38 @@ class Denoising(Objective):
         """The views in the prior's space."""
         return self.prior.encode(batch.over(background))
 
-    def told(self, batch: PosedViews, background: Float[Tensor, "B 3"]) -> Condition:
+    def told(self, batch: PosedViews, background: Float[Tensor, "B 3"], share: Share | None = None) -> Condition:
         """What the prior is told of the views."""
         assert batch.captions is not None
         return self.prior.condition(batch.captions, batch.cameras, background)
 
-    def difference(self, batch: PosedViews, background: Tensor, t: Tensor, condition: Condition, noise: Tensor) -> Tensor:
+    def difference(
+        self, batch: PosedViews, background: Tensor, t: Tensor, condition: Condition, noise: Tensor
+    ) -> Tensor:
         """Estimate minus truth, in the prior's space."""
         x0 = self.clean(batch, background)
         x_t = self.prior.schedule.add_noise(x0, noise, t)
         return self.prior.denoise(x_t, t, condition).x0 - x0
 
-    def loss(self, batch: PosedViews) -> dict[str, Tensor]:
+    def loss(self, batch: PosedViews, share: Share | None = None) -> dict[str, Tensor]:
         scenes, views = batch.cameras.shape
+        share = share or Share.of(scenes)
         device = batch.cameras.c2w.device
-        background = self.backgrounds.sample(scenes).to(device)
-        t = self.draw_levels(scenes, views).to(device)
-        dropped = (torch.rand(scenes) < self.text_dropout).to(device)
-        noise = torch.randn(self.prior.noise_shape(scenes, views)).to(device)
-        told = self.told(batch, background)
+        background = share.own(self.backgrounds.sample(share.scenes)).to(device)
+        levels = self.draw_levels(share.scenes, views)
+        t = share.own(levels).to(device)
+        dropped = share.own(torch.rand(share.scenes) < self.text_dropout).to(device)
+        noise = share.own(torch.randn(self.prior.noise_shape(share.scenes, views))).to(device)
+        told = self.told(batch, background, share)
         if self.text_noise:
-            told = self.blur_text(told)
+            told = self.blur_text(told, share)
         difference = self.difference(batch, background, t, self.drop_text(told, dropped), noise)
         error = difference.square().flatten(2).mean(2)
-        for side, share in self.scales.items():
+        for side, strength in self.scales:
             coarse = F.avg_pool2d(difference.flatten(0, 1), min(side, *difference.shape[-2:])).view(scenes, views, -1)
-            error = error + share * coarse.square().mean(2)
-        noisy = t >= 0
-        weight = (self.prior.schedule.snr(t) + 1).clamp(max=self.weight_cap) * noisy
-        return {"denoising": (weight * error).sum() / noisy.sum()}
+            error = error + strength * coarse.square().mean(2)
+        weight = (self.prior.schedule.snr(t) + 1).clamp(max=self.weight_cap) * (t >= 0)
+        return {"denoising": (weight * error).sum() / int((levels >= 0).sum())}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[PosedViews]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion3d import processes
 from diffusion3d.data.base import PosedData
 from diffusion3d.data.encoded import Encoded
 from diffusion3d.diffusion.condition import Condition, concatenate
+from diffusion3d.objectives.base import Share
 from diffusion3d.objectives.denoising import Denoising
 from diffusion3d.priors.stable_diffusion import StableDiffusion
 from diffusion3d.views import PosedViews
@@ -41,7 +44,10 @@ class LatentDenoising(Denoising):
     def prepare(self, data: PosedData) -> PosedData:
         prior = self.prior
         key = f"{prior.pipeline.digest(['vae'])} {prior.vae_precision}"
-        return Encoded(data, lambda images: prior.encode(images.to(prior.device)), prior.image_size, key, self.cache)
+        with nullcontext() if self.cache is None else processes.in_turn():
+            return Encoded(
+                data, lambda images: prior.encode(images.to(prior.device)), prior.image_size, key, self.cache
+            )
 
     def validate(self, batches: Iterable[PosedViews]) -> dict[str, float]:
         with torch.random.fork_rng(devices=[]):  # the same captions are worded at every call
@@ -52,9 +58,10 @@ class LatentDenoising(Denoising):
         assert batch.latents is not None
         return batch.latents
 
-    def told(self, batch: PosedViews, background: Float[Tensor, "B 3"]) -> Condition:
+    def told(self, batch: PosedViews, background: Float[Tensor, "B 3"], share: Share | None = None) -> Condition:
         assert batch.captions is not None
-        worded = torch.rand(len(batch.captions)) < self.worded
+        share = share or Share.of(len(batch.captions))
+        worded = share.own(torch.rand(share.scenes) < self.worded)
         conditions = []
         for i, caption in enumerate(batch.captions):
             scene = batch.cameras.select(scenes=slice(i, i + 1))

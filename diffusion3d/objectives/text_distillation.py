@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion3d.errors import UserError
-from diffusion3d.objectives.base import Objective
+from diffusion3d.objectives.base import Objective, Share
 from diffusion3d.precision import autocast
 from diffusion3d.priors.stable_diffusion import StableDiffusion
 from diffusion3d.priors.text import SentenceEncoder
@@ -109,12 +109,15 @@ class TextDistillation(Objective):
             pooled = self.encoder(words.input_ids).pooler_output
         return self.learner[1](pooled.float())
 
-    def loss(self, batch: PosedViews) -> dict[str, Tensor]:
+    def loss(self, batch: PosedViews, share: Share | None = None) -> dict[str, Tensor]:
         assert batch.captions is not None
-        sentences = self.sentences(batch.captions)
+        share = share or Share.of(len(batch.captions))
+        all_captions = [*[""] * share.first, *batch.captions, *[""] * (share.scenes - share.last)]
+        each = 1 + self.phrases
+        sentences = self.sentences(all_captions)[each * share.first : each * share.last]
         y, e = self.estimated(sentences), self.told(sentences)
-        cosine = 1 - F.cosine_similarity(y, e).mean()
-        return {"cosine": cosine, "mse": self.mse * (y - e).square().sum(1).mean()}
+        terms = {"cosine": 1 - F.cosine_similarity(y, e).mean(), "mse": self.mse * (y - e).square().sum(1).mean()}
+        return {name: share.part * term for name, term in terms.items()}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[PosedViews]) -> dict[str, float]:

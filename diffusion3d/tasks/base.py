@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from omegaconf import DictConfig
 from torch import Tensor
 
+from diffusion3d import processes
 from diffusion3d.camera_sampling import Orbit
 from diffusion3d.errors import UserError
 from diffusion3d.precision import pick_device
@@ -28,11 +29,16 @@ class Task(ABC):
     Args:
         config: composed and checked.
         run: owns the directory.
+
+    Attributes:
+        several_processes: whether several can share the work.
     """
+
+    several_processes = False
 
     def __init__(self, config: DictConfig, run: Run) -> None:
         self.config, self.files = config, run
-        self.device = pick_device(config.device)
+        self.device = processes.own_device(pick_device(config.device))
 
     @abstractmethod
     def run(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from diffusion3d import processes
 from diffusion3d.errors import Interrupted, RunError, UserError
 from diffusion3d.tasks.checkpoint import nonfinite
 from diffusion3d.tasks.rng import rng_state, set_rng_state
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 10.0
 STEPS_PER_FETCH = 10
+LATE = 1
+"""Stands for the end of the minutes where numbers of signals say why to stop."""
 
 Watch = Callable[[int, float], bool]
 """Called with the number of steps done and the last known loss, and again for as long as it returns True: a pause, which a
@@ -48,11 +51,13 @@ def loop(
 ) -> int:
     """Run steps 0 to `steps` - 1, from the run's last checkpoint where it has one.
 
-    A step is `terms = losses(step)`, a finite check, `sum(terms.values()).backward()`, `update(step)`.
+    A step is `terms = losses(step)`, a finite check, `sum(terms.values()).backward()`, `update(step)`. Several processes
+    take the same steps and stop after the same one.
 
     Args:
         run: gets the terms (and "loss", "seconds", and what `update` returns) of every step, and the checkpoints.
-        losses: the named scalar loss terms of a step, weights included; their sum is minimised.
+        losses: the named scalar loss terms of a step, weights included; their sum is minimised. Of several processes each
+            gives its share, and their sum is the term.
         update: the optimiser step, gradients cleared, and whatever follows it; may return more figures to log.
         steps: how many in all, those before a resume included.
         state: everything a step depends on besides the random number generators, which are kept here.
@@ -74,7 +79,7 @@ def loop(
         raise UserError(
             f"task.checkpoint_every={checkpoint_every}, task.preview_every={preview_every}: both must be >= 1"
         )
-    saved = run.load()
+    saved = processes.from_first(run.load)
     start = 0
     if saved is not None:
         start, content = saved
@@ -95,22 +100,27 @@ def loop(
         last_saved = done
 
     def show(done: int) -> None:
-        if preview is not None:
+        if preview is not None and processes.rank() == 0:
             fetched.drain()
             before = rng_state()
             preview(done)
             set_rng_state(before)
 
+    def halted() -> bool:
+        reason = processes.largest(stop[0] if stop else LATE if time.monotonic() >= deadline else 0)
+        if reason > LATE and not stop:
+            stop.append(reason)
+        return reason > 0
+
     done = start
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     with _signals() as stop, _Progress(start, steps) as progress, watch or nullcontext() as watching:
-        while done < steps and time.monotonic() < deadline and not stop:
+        while not halted() and done < steps:
             begin = time.perf_counter()
             terms = losses(done)
             total = torch.stack([term.float() for term in terms.values()]).sum()
-            fetched.add(
-                done, [*terms, "loss"], torch.stack([*(t.detach().float() for t in terms.values()), total.detach()])
-            )
+            values = torch.stack([*(t.detach().float() for t in terms.values()), total.detach()])
+            fetched.add(done, [*terms, "loss"], processes.total(values))
             total.backward()
             extra = update(done)
             fetched.complete(time.perf_counter() - begin, extra)

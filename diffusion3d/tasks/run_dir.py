@@ -195,6 +195,23 @@ class Run:
         return {"id": uuid.uuid4().hex[:12], **facts}
 
 
+class Follower(Run):
+    """A run as all processes but the first have it: they write and read nothing."""
+
+    def __init__(self, config: DictConfig, directory: Path, *others: Any) -> None:
+        self.config, self.dir = config, directory
+        logging.getLogger("diffusion3d").setLevel(logging.CRITICAL)
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def _nothing(self, *arguments: Any, **facts: Any) -> Any: ...
+
+    start_loggers = record = log = image = video = artifact = save = _nothing
+
+    def finish(self, metrics: dict[str, float]) -> dict[str, float]:
+        return metrics
+
+
 def _claim(directory: Path) -> Path:
     """The directory, or the first free one of directory-2, -3 …; its run.log, made here, marks it as taken."""
     for path in numbered(directory):

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from diffusion3d.data.base import BatchShape, Splits, draw_batch
+from diffusion3d import processes
+from diffusion3d.data.base import BatchShape, PosedData, Splits, draw_batch
 from diffusion3d.errors import UserError
 from diffusion3d.export.pictures import write_grid
-from diffusion3d.objectives.base import Objective
+from diffusion3d.objectives.base import Objective, Share
 from diffusion3d.tasks.base import Task
 from diffusion3d.tasks.build import build
 from diffusion3d.tasks.loop import loop
@@ -32,8 +34,36 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float)
     return peak * min(1.0, (step + 1) / max(1, warmup), left)
 
 
+class OwnScenes:
+    """`PosedData` whose batches are this process's share of them.
+
+    Args:
+        data: all of it; draws for one scene after the other.
+
+    Attributes:
+        share: of the last batch.
+    """
+
+    share: Share
+
+    def __init__(self, data: PosedData) -> None:
+        self.data, self.views, self.vocabulary = data, data.views, data.vocabulary
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, indices: NDArray[np.integer], views: NDArray[np.integer], rng: np.random.Generator) -> PosedViews:
+        self.share = share = Share.of(len(indices), processes.rank(), processes.count())
+        if share.first:  # no views of the scenes before: their captions are drawn, and no picture is read
+            self.data.batch(indices[: share.first], views[: share.first, :0], rng)
+        return self.data.batch(indices[share.first : share.last], views[share.first : share.last], rng)
+
+
 class Train(Task):
-    """Optimises `objective` over `data`; step `n` sees the same batch in every run with the same seed."""
+    """Optimises `objective` over `data`; step `n` sees the same batch in every run with the same seed, in however many
+    processes."""
+
+    several_processes = True
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
@@ -55,16 +85,22 @@ class Train(Task):
             parameters, lr=task.lr, betas=tuple(task.betas), weight_decay=task.weight_decay, fused=True
         )
         shapes = [BatchShape(**shape) for shape in task.batches]
-        held = [self._validation_batch(data, number, prior.image_size) for number in range(task.validation_batches)]
+        held = [
+            self._validation_batch(data, number, prior.image_size)
+            for number in range(task.validation_batches if processes.rank() == 0 else 0)
+        ]
         prompts = list(task.preview_prompts)
         scores: dict[str, float] = {}
 
         def losses(step: int) -> dict[str, Tensor]:
             rng = np.random.default_rng((config.seed, step))
-            batch = draw_batch(data.train, shapes, task.even_views, rng).resize(prior.image_size)
-            return objective.loss(batch.to(self.device))
+            own = OwnScenes(data.train)
+            batch = draw_batch(own, shapes, task.even_views, rng).resize(prior.image_size)
+            terms = objective.loss(batch.to(self.device), own.share)
+            return {name: 0 * term for name, term in terms.items()} if own.share.spare else terms
 
         def update(step: int) -> dict[str, float]:
+            processes.total_gradients(parameters)
             rate = learning_rate(step, task.steps, task.lr, task.warmup, task.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate

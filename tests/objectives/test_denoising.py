@@ -33,7 +33,7 @@ def test_validation_before_training_is_the_mean_square_of_the_data():
 def test_clean_views_carry_no_loss_and_the_others_their_weight(prior, monkeypatch):
     """A denoiser that errs by 1 on noisy views and by 100 on clean ones: the loss is the mean weight of the noisy ones."""
     cap = 20.0
-    objective, batch = objective_of(prior, weight_cap=cap), views_of()
+    objective, batch = objective_of(prior, weight_cap=cap, scales=[]), views_of()
     t = torch.tensor([[-1, 500], [800, 800], [30, -1], [999, 999]])
     monkeypatch.setattr(objective, "draw_levels", lambda scenes, views: t)
     clean = []
@@ -49,6 +49,20 @@ def test_clean_views_carry_no_loss_and_the_others_their_weight(prior, monkeypatc
     expected = (level / (1 - level) + 1).clamp(max=cap)
     assert (expected == cap).any() and (expected < cap).any()
     assert objective.loss(batch)["denoising"].item() == pytest.approx(expected.mean().item(), rel=1e-4)
+
+
+def test_errors_of_averages_count_once_for_every_scale(prior, monkeypatch):
+    """An even error counts at all scales; one that alternates between pixels at that of the pixels alone."""
+    objective, batch = objective_of(prior, scales=[{"side": 2, "weight": 3.0}, {"side": 64, "weight": 5.0}]), views_of()
+    stripes = torch.tensor([1.0, -1.0]).repeat(SIZE // 2)
+    errors = []
+    for error in (torch.ones(SIZE), stripes):
+        monkeypatch.setattr(
+            objective, "difference", lambda batch, *_, e=error: e.expand(*batch.cameras.shape, 3, SIZE, SIZE)
+        )
+        torch.manual_seed(0)
+        errors.append(objective.loss(batch)["denoising"].item())
+    assert errors[0] == pytest.approx((1 + 3 + 5) * errors[1], rel=1e-5)
 
 
 def test_levels_are_logit_normal_and_shared_by_the_views(prior):
