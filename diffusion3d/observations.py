@@ -52,7 +52,9 @@ def photograph(
         UserError: a file cannot be read or has another size than the picture, nothing says where the object is, it is nowhere,
             its depth is the same everywhere, or a number makes no camera.
     """
-    if not (-90 < elevation < 90 and 0 < distance < math.inf and 0 < fov < 180 and size >= 8 and math.isfinite(azimuth)):
+    if not (
+        -90 < elevation < 90 and 0 < distance < math.inf and 0 < fov < 180 and size >= 8 and math.isfinite(azimuth)
+    ):
         raise UserError(
             f"observation: elevation={elevation} must lie in (-90, 90), fov={fov} in (0, 180), distance={distance} be "
             f"positive, size={size} at least 8, azimuth={azimuth} finite"

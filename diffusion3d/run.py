@@ -122,6 +122,7 @@ def main() -> int:
     flags = {argument for argument in typed if argument.startswith("-")}
     overrides = [argument for argument in typed if argument not in ("-m", "--multirun")]
     logging.basicConfig(format="%(message)s")
+    logging.raiseExceptions = False  # a run.log that cannot be written to costs no traceback
     signal.signal(signal.SIGTERM, _terminate)
     try:
         processes.join()

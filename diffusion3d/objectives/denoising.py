@@ -43,8 +43,8 @@ class Denoising(Objective):
             takes words it never saw as their neighbours (as Nukrai et al. 2022 train on noisy CLIP texts).
         clean_view: share of the scenes with several views that have a clean one.
         backgrounds: behind the objects.
-        scales: of averaged squares: their `side`, in the prior's space, and the `weight` of the squared error of their averages,
-            beside that of single places, whose weight is 1; what does not fill a square is left out.
+        scales: of averaged squares: their `side`, in the prior's space, and the `weight` of the squared error of their
+            averages, beside that of single places, whose weight is 1; what does not fill a square is left out.
     """
 
     def __init__(

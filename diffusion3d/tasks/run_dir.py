@@ -8,6 +8,7 @@ import shlex
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -105,7 +106,8 @@ class Run:
                 log.name, logging.ERROR, __file__, 0, "stopped", (), (type(error), error, trace)
             )
             self._handler.emit(stopped)
-        self._csv.flush()
+        with suppress(OSError) if error is not None else nullcontext():  # a full disk has been told of
+            self._csv.flush()
         if not self._finished:
             self._loggers.finish(None)
         logging.getLogger().removeHandler(self._handler)
@@ -209,7 +211,7 @@ class Follower(Run):
     start_loggers = record = log = image = video = artifact = save = _nothing
 
     def finish(self, metrics: dict[str, float]) -> dict[str, float]:
-        return metrics
+        return {}
 
 
 def _claim(directory: Path) -> Path:

@@ -117,7 +117,7 @@ def two(typed, one, tmp_path_factory):
     ]
     (folder / "jobs.json").write_text(json.dumps(described))
     process = torchrun(folder / "log", TESTS / "several.py", folder / "jobs.json")
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output + printed(folder / "log", 0) + printed(folder / "log", 1)
     return folder
 
@@ -191,13 +191,13 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(typed, one, tmp_p
     run, log = tmp_path / "run", tmp_path / "log"
     more = ["task.steps=5000", "task.checkpoint_every=2", "task.preview_every=5000", UNEVEN]
     process = torchrun(log, "-m", "diffusion3d.run", *typed, *more, f"hydra.run.dir={run}")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not [*run.glob("checkpoints/step_*")] and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(worker(process, 1), signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and output.count("exitcode  : 143") == 2, output
-    step, state = last(run)
+    step, _ = last(run)
     stopped = [line for line in printed(log, 0).splitlines() if line.startswith("stopped at")]
     assert stopped == [f"stopped at step {step} of 5000; continue with: python -m diffusion3d.run run.resume={run}"], (
         printed(log, 0)
@@ -208,7 +208,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(typed, one, tmp_p
 
 def test_the_command_line_refuses_other_tasks_in_one_line(tmp_path):
     process = torchrun(tmp_path / "log", "-m", "diffusion3d.run", "-m", "task=sample", "prompt=x", "seed=0,1")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and output.count("exitcode  : 2") == 2, output
     [line] = printed(tmp_path / "log", 0).splitlines()
     assert line == "error: a sweep (-m) starts its own processes: leave torchrun or accelerate out"
