@@ -246,7 +246,10 @@ def main() -> None:
                 }
                 entry[kind]["diversity"] = diversity(of_group, ours, theirs)
                 entry[kind]["azimuth"] = {"samples": azimuths(of_group, ours), "reader": azimuths(of_group, theirs)}
+    write_result(given.results, "prior", {**result, **machine()})
+    print({group: {k: v for k, v in entry.items() if k != "per_subject"} for group, entry in result["groups"].items()})
     if (given.data / "meta.json").exists():
+        print(f"looking for the nearest of all training views in {given.data}", flush=True)
         folder = given.results.parent / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         first = [item for item in todo if item.group == "subjects"]
@@ -254,10 +257,9 @@ def main() -> None:
         result["nearest_picture"] = (
             f"pictures/nearest.png of {min(NEAREST, len(chosen_subjects(given.subjects)))} samples"
         )
+        write_result(given.results, "prior", {**result, **machine()})
     else:
         print(f"no training cache at {given.data}: the nearest training views are not looked for")
-    write_result(given.results, "prior", {**result, **machine()})
-    print({group: {k: v for k, v in entry.items() if k != "per_subject"} for group, entry in result["groups"].items()})
 
 
 if __name__ == "__main__":
