@@ -19,7 +19,7 @@ from choices import PRIOR, SIZE, choices, chosen, make_prior
 from diffusion3d.objectives.base import Share
 from diffusion3d.priors.weights import write_weights
 from diffusion3d.tasks.build import build
-from diffusion3d.tasks.checkpoint import load_checkpoint
+from diffusion3d.tasks.checkpoint import load_checkpoint, read_checkpoint
 from discs import data_of
 from posed_scenes import write_scenes
 
@@ -48,6 +48,10 @@ def table(directory):
     with (directory / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: float(v) for k, v in row.items() if v and k != "seconds"} for row in rows if row["loss"]]
+
+
+def flat(tensors):
+    return torch.cat([tensor.flatten().double() for tensor in tensors])
 
 
 def last(directory):
@@ -128,16 +132,13 @@ def said(folder, name):
 
 @pytest.mark.parametrize("name", ["uneven", "alone"])
 def test_gradients_and_random_numbers_are_those_of_one_process(name, one, two):
-    """After the first step Adam's average is a tenth of the gradient."""
+    """After the first step Adam's average is a tenth of the gradient, which is clipped to a norm of 1."""
     (_, expected), (_, found) = last(one / name), last(two / name)
     moments = [state["task"]["optimizer"]["state"] for state in (expected, found)]
     assert moments[0].keys() == moments[1].keys()
-    largest = 0.0
-    for number, moment in moments[0].items():
-        gradient, shared = 10 * moment["exp_avg"], 10 * moments[1][number]["exp_avg"]
-        torch.testing.assert_close(shared, gradient, atol=1e-6, rtol=0)
-        largest = max(largest, float(gradient.abs().max()))
-    assert largest > 0.05
+    gradient, shared = (10 * flat(moment["exp_avg"] for moment in kept.values()) for kept in moments)
+    assert gradient.norm() == pytest.approx(1, rel=1e-3)
+    assert (shared - gradient).norm() < 5e-6, "rounding of float32 sums"
     assert torch.equal(expected["rng"]["torch"], found["rng"]["torch"])
     for before, after in zip(table(one / name), table(two / name), strict=True):
         assert after == pytest.approx(before, rel=1e-5)
@@ -146,8 +147,10 @@ def test_gradients_and_random_numbers_are_those_of_one_process(name, one, two):
 def test_a_run_resumes_in_another_number_of_processes(one, two):
     (step, expected), (now, found) = last(one / "whole"), last(two / "whole")
     assert step == now == 5 and torch.equal(expected["rng"]["torch"], found["rng"]["torch"])
-    for name, average in expected["task"]["average"].items():
-        torch.testing.assert_close(found["task"]["average"][name], average, atol=2e-5, rtol=0)
+    _, before = read_checkpoint(one / "whole" / "checkpoints" / "step_00000003.safetensors")
+    for part in ("learner", "average"):
+        start, end, shared = (flat(state["task"][part].values()) for state in (before, expected, found))
+        assert (shared - end).norm() < 5e-3 * (end - start).norm(), part
     rows, again = table(one / "whole"), table(two / "whole")
     assert len(again) == 5 and again[-1] == pytest.approx(rows[-1], rel=1e-3)
     assert "processes was 1, is 2" in (two / "whole" / "run.log").read_text()
@@ -235,8 +238,8 @@ def test_shares_add_up_to_the_whole(choice):
         mine = slice(None) if share is None else slice(share.first, share.last)
         terms = objective.loss(batch.select(scenes=mine), share)
         gradients = torch.autograd.grad(sum(terms.values()), parameters, allow_unused=True)
-        flat = torch.cat([torch.zeros(1) if g is None else g.flatten() for g in gradients])
-        return {key: float(term) for key, term in terms.items()}, flat, torch.get_rng_state()
+        gradient = flat(torch.zeros(1) if g is None else g for g in gradients)
+        return {key: term.item() for key, term in terms.items()}, gradient, torch.get_rng_state()
 
     terms, gradient, state = computed(None)
     shares = [computed(Share.of(5, rank, 3)) for rank in range(3)]
