@@ -36,3 +36,20 @@ def write_scene(folder, number=0, views=4, alpha=True):
 
 def write_scenes(root, count=3, views=4):
     return [write_scene(root / f"scene_{number}", number, views) for number in range(count)]
+
+
+def training(root, *more):
+    """What makes a small training on scenes written to `root`."""
+    return [
+        "task=train",
+        "data=posed_folder",
+        f"data.root={root}",
+        f"data.size={SIZE}",
+        "data.views=4",
+        "logger=none",
+        "device=cpu",
+        "task.validation_batches=1",
+        "task.warmup=2",
+        "task.preview_prompts=[a castle]",
+        *more,
+    ]

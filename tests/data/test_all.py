@@ -74,7 +74,7 @@ def test_a_task_takes_the_data_that_can_serve_it(task, need, able, choice):
 def test_every_objective_needs_scenes_held_apart(objective):
     typed = ["task=train", f"objective={objective}", "prior=stable_diffusion"]
     composed(*typed, "data=toybox")
-    with pytest.raises(UserError, match=f"objective={objective} needs 'validation_scenes'.*data=toybox$"):
+    with pytest.raises(UserError, match="task=train needs 'validation_scenes'.*data=toybox$"):
         composed(*typed, "data=meshes", "data.root=a_folder")
 
 
@@ -82,7 +82,7 @@ def test_the_refusal_is_one_line_and_exit_code_2(tmp_path):
     command = [sys.executable, "-m", "diffusion3d.run", "task=train", "data=transforms", "data.root=a_folder"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: objective=denoising needs 'validation_scenes'")
+    assert done.stderr.startswith("error: task=train needs 'validation_scenes'")
     assert done.stderr.endswith("these provide it: data=posed_folder, data=toybox\n") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

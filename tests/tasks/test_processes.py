@@ -21,7 +21,7 @@ from diffusion3d.priors.weights import write_weights
 from diffusion3d.tasks.build import build
 from diffusion3d.tasks.checkpoint import load_checkpoint, read_checkpoint
 from discs import data_of
-from posed_scenes import write_scenes
+from posed_scenes import training, write_scenes
 
 TESTS = Path(__file__).parent.parent
 UNEVEN, ALONE = "task.batches=[{scenes: 3, views: 2}]", "task.batches=[{scenes: 1, views: 4}]"
@@ -64,23 +64,14 @@ def typed(tmp_path_factory):
     write_scenes(root)
     prior = make_prior()
     write_weights(root / "weights.safetensors", prior.network, {"image_size": SIZE, "vocabulary": []})
-    return [
-        "task=train",
-        "data=posed_folder",
-        f"data.root={root}",
-        f"data.size={SIZE}",
-        "data.views=4",
-        "logger=none",
-        "device=cpu",
+    return training(
+        root,
         "precision=fp32",
         *PRIOR,
         f"prior.weights={root / 'weights.safetensors'}",
         "objective.text_noise=0.5",
         "objective.clean_view=0.5",
-        "task.validation_batches=1",
-        "task.warmup=2",
-        "task.preview_prompts=[a castle]",
-    ]
+    )
 
 
 @pytest.fixture(scope="module")

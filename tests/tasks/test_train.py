@@ -17,7 +17,7 @@ from diffusion3d.priors.weights import find_weights, read_weights, write_weights
 from diffusion3d.run import main
 from diffusion3d.tasks.checkpoint import load_checkpoint
 from diffusion3d.tasks.train import learning_rate, swapped
-from posed_scenes import write_scenes
+from posed_scenes import training, write_scenes
 
 STEPS = 5
 
@@ -26,22 +26,13 @@ STEPS = 5
 def typed(tmp_path_factory):
     root = tmp_path_factory.mktemp("posed")
     write_scenes(root)
-    return [
-        "task=train",
-        "data=posed_folder",
-        f"data.root={root}",
-        f"data.size={SIZE}",
-        "data.views=4",
-        "logger=none",
-        "device=cpu",
+    return training(
+        root,
         *PRIOR,
         "task.batches=[{scenes: 2, views: 2, share: 0.5}, {scenes: 3, views: 1, share: 0.5}]",
-        "task.validation_batches=1",
-        "task.warmup=2",
         "task.checkpoint_every=2",
         "task.preview_every=3",
-        "task.preview_prompts=[a castle]",
-    ]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import diffusion3d
 from choices import SIZE, small
-from posed_scenes import write_scenes
+from posed_scenes import training, write_scenes
 from tiny_pipelines import edit, folder
 
 STEPS = 4
@@ -32,27 +32,18 @@ def objective(request):
 @pytest.fixture(scope="module")
 def typed(root, objective, tmp_path_factory):
     cache = tmp_path_factory.mktemp("latents")
-    return [
-        "task=train",
+    return training(
+        root,
         f"objective={objective}",
         "prior=stable_diffusion",
         *small("prior", "stable_diffusion"),
-        "data=posed_folder",
-        f"data.root={root}",
-        f"data.size={SIZE}",
-        "data.views=4",
-        "logger=none",
-        "device=cpu",
         "precision=fp32",
         "task.batches=[{scenes: 3, views: 1}]",
-        "task.validation_batches=1",
-        "task.warmup=2",
         "task.checkpoint_every=2",
         "task.preview_every=3",
-        "task.preview_prompts=[a castle]",
         f"task.steps={STEPS}",
         *([f"objective.cache={cache}"] if objective == "latent_denoising" else []),
-    ]
+    )
 
 
 @pytest.fixture(scope="module")
