@@ -14,6 +14,20 @@ RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "task.steps": (0, math.inf),
     "task.minutes": (0, math.inf),
+    "task.lr": (0, math.inf),
+    "task.betas": (0, 0.999999),
+    "task.weight_decay": (0, math.inf),
+    "task.clip": (0, math.inf),
+    "task.warmup": (0, math.inf),
+    "task.decay": (0, 1),
+    "task.ema": (0, 1),
+    "task.even_views": (0, 1),
+    "task.batches.scenes": (1, math.inf),
+    "task.batches.views": (1, math.inf),
+    "task.batches.share": (0, math.inf),
+    "task.validation_batches": (0, math.inf),
+    "task.checkpoint_every": (1, math.inf),
+    "task.preview_every": (1, math.inf),
     "task.fps": (1, math.inf),
     "task.size": (2, math.inf),
     "task.video_size": (2, math.inf),
@@ -29,10 +43,28 @@ RANGES: dict[str, tuple[float, float]] = {
     "task.parts": (0, 1),
     "task.faces": (4, math.inf),
     "task.texture": (16, math.inf),
+    "camera.size": (1, math.inf),
+    "camera.views": (1, math.inf),
+    "camera.turntable_frames": (1, math.inf),
+    "prior.image_size": (1, math.inf),
+    "prior.num_timesteps": (2, math.inf),
+    "prior.network.patch": (1, math.inf),
+    "prior.network.channels": (1, math.inf),
+    "prior.network.blocks": (1, math.inf),
+    "prior.network.attention": (0, math.inf),
+    "prior.text.max_length": (1, math.inf),
+    "objective.level_std": (0, math.inf),
+    "objective.text_dropout": (0, 1),
+    "objective.text_noise": (0, math.inf),
+    "objective.clean_view": (0, 1),
+    "objective.scales.side": (1, math.inf),
+    "objective.scales.weight": (0, math.inf),
     "viewer.port": (0, 65535),
     "viewer.every": (1, math.inf),
 }
-"""Lowest and highest value of numbers, where such a key exists; null is left alone."""
+"""Lowest and highest value of numbers, also of those in a list or a schedule, where such a key exists; null is left alone."""
+FILLED = ("task.batches", "prior.network.channels")
+"""Lists that may not be empty."""
 LENGTHS = {"task.elevation": 2, "camera.elevation": 2, "task.background": 3, "task.betas": 2}
 """Of lists, where such a key exists."""
 SCHEDULE_KEYS = {"from", "to", "start", "end"}
@@ -77,10 +109,13 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
         if config[key] not in allowed:
             raise UserError(f"{key}={_show(config[key])} is not one of {', '.join(allowed)}")
     for key, (low, high) in RANGES.items():
-        value = find(config, key)
-        if value is not None and not _interpolated(value) and not (_is_number(value) and low <= value <= high):
-            limits = f"at least {low}" if high == math.inf else f"in {low} ... {high}"
-            raise UserError(f"{key}={_show(value)} must be a number, {limits}")
+        for value in _numbers(config, key.split(".")):
+            if not (_is_number(value) and low <= value <= high):
+                limits = f"at least {low}" if high == math.inf else f"in {low} ... {high}"
+                raise UserError(f"{key}={_show(value)} must be a number, {limits}")
+    for key in FILLED:
+        if find(config, key) == []:
+            raise UserError(f"{key}=[] is empty; leave it out for the default")
     for key, length in LENGTHS.items():
         value = find(config, key)
         if isinstance(value, list) and len(value) != length:
@@ -93,6 +128,20 @@ def find(config: Mapping[str, Any], dotted: str) -> Any:
     for part in dotted.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
+
+
+def _numbers(node: Any, path: list[str]) -> Iterator[Any]:
+    """What stands at a path of keys; every member of a list and both ends of a schedule."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _numbers(item, path)
+    elif path:
+        if isinstance(node, Mapping) and path[0] in node:
+            yield from _numbers(node[path[0]], path[1:])
+    elif _is_schedule(node):
+        yield from (node["from"], node["to"])
+    elif node is not None and not _interpolated(node):
+        yield node
 
 
 def _compare(

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from diffusion3d.errors import UserError
+
 
 def _zero(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
@@ -120,6 +122,9 @@ class MultiViewUNet(nn.Module):
             that what the views agree on (what it is, in which colours) reaches all of them; 0 is none.
         refine: width of convolutions at full resolution after the pixel-shuffle; 0 is none.
 
+    Raises:
+        UserError: other than one number of blocks a level, or a level to attend that is not there.
+
     Attributes:
         stride: the sides of views must be multiples of it.
     """
@@ -138,6 +143,11 @@ class MultiViewUNet(nn.Module):
         refine: int = 0,
     ) -> None:
         super().__init__()
+        if len(blocks) != len(channels) or not set(attention) <= set(range(len(channels))):
+            raise UserError(
+                f"prior.network: channels={list(channels)} give the levels 0 ... {len(channels) - 1}; blocks={list(blocks)} "
+                f"must hold a number for each, attention={list(attention)} none but them"
+            )
         self.patch = patch
         self.stride = patch * 2 ** (len(channels) - 1)
         first, last = channels[0], channels[-1]

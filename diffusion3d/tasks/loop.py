@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion3d import processes
-from diffusion3d.errors import Interrupted, RunError, UserError
+from diffusion3d.errors import Interrupted, RunError
 from diffusion3d.tasks.checkpoint import nonfinite
 from diffusion3d.tasks.rng import rng_state, set_rng_state
 from diffusion3d.tasks.run_dir import Run
@@ -75,10 +75,6 @@ def loop(
         RunError: a term is NaN or Inf; nothing of that step reaches a checkpoint, the last good one stays.
         Interrupted: SIGINT or SIGTERM came; the step was finished and its state saved.
     """
-    if checkpoint_every < 1 or preview_every < 1:
-        raise UserError(
-            f"task.checkpoint_every={checkpoint_every}, task.preview_every={preview_every}: both must be >= 1"
-        )
     saved = processes.from_first(run.load)
     start = 0
     if saved is not None:
