@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from diffusion3d.errors import UserError
@@ -12,7 +12,7 @@ from diffusion3d.errors import UserError
 ALLOWED = {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "fp32", "bf16")}
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
-    "task.steps": (0, math.inf),
+    "task.steps": (1, math.inf),
     "task.minutes": (0, math.inf),
     "task.lr": (0, math.inf),
     "task.betas": (0, 0.999999),
@@ -38,6 +38,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "task.scenes": (1, math.inf),
     "task.pixels": (1, math.inf),
     "task.resolution": (8, math.inf),
+    "task.rescale": (0, 1),
     "task.truncation": (1, math.inf),
     "task.smooth": (0, math.inf),
     "task.parts": (0, 1),
@@ -59,10 +60,25 @@ RANGES: dict[str, tuple[float, float]] = {
     "objective.clean_view": (0, 1),
     "objective.scales.side": (1, math.inf),
     "objective.scales.weight": (0, math.inf),
+    "objective.weight_cap": (0, math.inf),
+    "objective.worded": (0, 1),
+    "objective.phrases": (0, math.inf),
+    "objective.mse": (0, math.inf),
+    "objective.edges": (0, math.inf),
+    "objective.kl": (0, math.inf),
+    "guidance.rescale": (0, 1),
+    "guidance.low": (0, 1),
+    "guidance.learner.lr": (0, math.inf),
+    "guidance.learner.snr_cap": (0, math.inf),
+    "sampler.eta": (0, 1),
+    "representation.learning_rates.*": (0, math.inf),
+    "terms.*.limit": (0, math.inf),
+    "logger.*.finish_seconds": (0, math.inf),
     "viewer.port": (0, 65535),
     "viewer.every": (1, math.inf),
 }
-"""Lowest and highest value of numbers, also of those in a list or a schedule, where such a key exists; null is left alone."""
+"""Lowest and highest value of numbers, also of those in a list or a schedule, where such a key exists (* is any); null is left
+alone. The classes know the ranges of what is theirs alone."""
 FILLED = ("task.batches", "prior.network.channels")
 """Lists that may not be empty."""
 LENGTHS = {"task.elevation": 2, "camera.elevation": 2, "task.background": 3, "task.betas": 2}
@@ -108,8 +124,8 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
     for key, allowed in ALLOWED.items():
         if config[key] not in allowed:
             raise UserError(f"{key}={_show(config[key])} is not one of {', '.join(allowed)}")
-    for key, (low, high) in RANGES.items():
-        for value in _numbers(config, key.split(".")):
+    for pattern, (low, high) in RANGES.items():
+        for key, value in _numbers(config, pattern.split(".")):
             if not (_is_number(value) and low <= value <= high):
                 limits = f"at least {low}" if high == math.inf else f"in {low} ... {high}"
                 raise UserError(f"{key}={_show(value)} must be a number, {limits}")
@@ -120,6 +136,9 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
         value = find(config, key)
         if isinstance(value, list) and len(value) != length:
             raise UserError(f"{key}={_show(value)} must be a list of {length} numbers")
+    for key, value in _scalars(config):
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"{key}=nan is not a number; give one, or leave it out for the default")
 
 
 def find(config: Mapping[str, Any], dotted: str) -> Any:
@@ -130,18 +149,32 @@ def find(config: Mapping[str, Any], dotted: str) -> Any:
     return node
 
 
-def _numbers(node: Any, path: list[str]) -> Iterator[Any]:
-    """What stands at a path of keys; every member of a list and both ends of a schedule."""
+def _numbers(node: Any, path: Sequence[str], name: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands at a path of keys, with its key; every member of a list and both ends of a schedule."""
     if isinstance(node, list):
         for item in node:
-            yield from _numbers(item, path)
+            yield from _numbers(item, path, name)
     elif path:
-        if isinstance(node, Mapping) and path[0] in node:
-            yield from _numbers(node[path[0]], path[1:])
+        first, *rest = path
+        for key in node if isinstance(node, Mapping) else ():
+            if first in (key, "*"):
+                yield from _numbers(node[key], rest, f"{name}.{key}" if name else key)
     elif _is_schedule(node):
-        yield from (node["from"], node["to"])
+        yield from ((name, node[end]) for end in ("from", "to"))
     elif node is not None and not _interpolated(node):
-        yield node
+        yield name, node
+
+
+def _scalars(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All that is neither a mapping nor a list, with its key."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _scalars(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(node, list):
+        for item in node:
+            yield from _scalars(item, name)
+    else:
+        yield name, node
 
 
 def _compare(
@@ -196,7 +229,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_schedule(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"from", "to"} <= set(value) <= SCHEDULE_KEYS
+    if not (isinstance(value, Mapping) and {"from", "to"} <= set(value) <= SCHEDULE_KEYS):
+        return False
+    return all(_is_number(part) or _interpolated(part) for part in value.values())
 
 
 def _kind(value: Any) -> str:

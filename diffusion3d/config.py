@@ -27,6 +27,8 @@ from diffusion3d.overrides import escape, key_of
 
 PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")
+"""One that is not escaped."""
 SECRET_NAME = re.compile(r"key|token|secret|passw", re.IGNORECASE)
 
 
@@ -141,9 +143,13 @@ def load_config(directory: Path, trusted: Sequence[str] = ()) -> DictConfig:
         trusted: modules whose classes its config may name besides this package's own.
 
     Raises:
-        UserError: no such run, or its config names classes that are not trusted.
+        UserError: no such run, or its config is not resolved or names classes that are not trusted.
     """
     config = read_config(directory)
+    if any(INTERPOLATION.search(str(value)) for value in _strings(_raw(config))):
+        raise UserError(
+            f"{directory / 'config.yaml'} holds an interpolation, which this package never writes: it is not safe"
+        )
     check_targets(config, trusted)
     return config
 
@@ -195,7 +201,7 @@ def foreign_modules(config: DictConfig) -> list[str]:
                 yield from targets(value)
 
     callbacks = _raw(config.hydra.callbacks) if "hydra" in config else {}
-    found = {*targets(_raw(config, "hydra")), *targets(callbacks)} - _own_targets()
+    found = {*targets(resolved(config)), *targets(callbacks)} - _own_targets()
     return sorted({target.rpartition(".")[0] for target in found})
 
 
@@ -249,6 +255,14 @@ def _raw(config: Any, leave_out: str | None = None) -> Any:
     if leave_out is not None and isinstance(content, dict):
         content.pop(leave_out, None)
     return content
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping | list):
+        for value in node.values() if isinstance(node, Mapping) else node:
+            yield from _strings(value)
 
 
 def _map_strings(node: Any, function: Callable[[str], str]) -> Any:

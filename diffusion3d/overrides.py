@@ -16,7 +16,9 @@ from omegaconf import OmegaConf
 from diffusion3d.errors import UserError
 from diffusion3d.files import write_text
 
-HARMLESS = re.compile(r"task\.(steps|minutes)|logger(\..*)?|viewer(\..*)?|tags|run\.(resume|trust|debug)|hydra\..*")
+HARMLESS = re.compile(
+    r"task\.(steps|minutes)|logger(\..*)?|viewer(\..*)?|tags|run\.(resume|trust|debug|dry_run)|hydra\..*"
+)
 """Keys that may be typed beside `run.resume`: they leave the steps already done as they are."""
 
 
@@ -141,7 +143,8 @@ def resumed(directory: Path, overrides: Sequence[str]) -> list[str]:
     if refused:
         raise UserError(
             f"run.resume continues a run as it was started, so {', '.join(refused)} cannot be changed; "
-            "beside it only task.steps, task.minutes, logger, viewer and tags may be given"
+            "beside it only task.steps, task.minutes, logger, viewer, tags, run.trust, run.debug, run.dry_run and hydra.* "
+            "may be given"
         )
     saved = load_overrides(directory)
     typed = {key_of(override) for override in overrides}

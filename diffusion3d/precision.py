@@ -44,9 +44,14 @@ def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
     """In which a denoiser computes for `precision=auto|fp32|bf16`, and in which a large one keeps weights that never learn.
 
     "auto" is bf16 where the hardware multiplies it fast, and float32 elsewhere.
+
+    Raises:
+        UserError: another precision.
     """
     import torch
 
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UserError(f"precision={precision} is not one of auto, fp32, bf16")
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_fast_bf16()
         use_bf16 = fast and device.type != "mps"

@@ -19,7 +19,7 @@ DEFAULTS = {
         "batches": [{"scenes": 8, "views": 4}],
         "extra_null": None,
     },
-    "terms": {"size": {"_target_": "t.Size", "weight": 0.5}, "ramp": {"from": 0.0, "to": 1.0}},
+    "terms": {"size": {"_target_": "t.Size", "weight": 0.5, "limit": 0.1}, "ramp": {"from": 0.0, "to": 1.0}},
     "open": {},
 }
 
@@ -79,11 +79,12 @@ def test_fitting_values_pass(good):
         ({"task__name": 5}, r"task.name=5 is an integer; it must be text"),
         ({"task": 5}, r"task=5 is an integer; it must be a mapping"),
         ({"terms__size__weight": {"from": 0, "until": 1}}, r"terms.size.weight=\{from, until\} is a mapping"),
+        ({"terms__size__weight": {"from": "a", "to": 1.0}}, r"terms.size.weight=\{from, to\} is a mapping"),
         ({"task__stepz": 3}, r"there is no task.stepz in the config; did you mean task.steps"),
         ({"terms__sise": {"weight": 1}}, r"there is no terms.sise in the config; did you mean terms.size"),
         ({"steps": 3}, r"did you mean task.steps"),
         ({"device": "tpu"}, r"device=tpu is not one of auto, cpu, cuda, mps"),
-        ({"task__steps": -1}, r"task.steps=-1 must be a number, at least 0"),
+        ({"task__steps": -1}, r"task.steps=-1 must be a number, at least 1"),
         ({"task__minutes": "many"}, r"task.minutes=many must be a number, at least 0"),
         ({"task__elevation": [1.0]}, r"task.elevation=\[1.0\] must be a list of 2 numbers"),
         ({"task__lr": -1.0}, r"task.lr=-1.0 must be a number, at least 0"),
@@ -95,6 +96,10 @@ def test_fitting_values_pass(good):
             {"task__batches": [{"scenes": 1, "views": 2}, {"scenes": 0}]},
             r"task.batches.scenes=0 must be a number, at least 1",
         ),
+        ({"terms__size__weight": float("nan")}, r"terms.size.weight=nan is not a number"),
+        ({"terms__ramp": {"from": 0.0, "to": float("nan")}}, r"terms.ramp.to=nan is not a number"),
+        ({"open": {"list": [1.0, {"a": float("nan")}]}}, r"open.list.a=nan is not a number"),
+        ({"terms__size__limit": -0.5}, r"terms.size.limit=-0.5 must be a number, at least 0"),
         ({"precision": "fp8"}, r"precision=fp8 is not one of auto, fp32, bf16"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion3d.config import check, compose, hydra_app, load_config, resolved, save_config
+from diffusion3d.config import check, check_targets, compose, hydra_app, load_config, resolved, save_config
 from diffusion3d.errors import UserError
 from diffusion3d.naming import run_name, slug, sweep_job_name
 from diffusion3d.overrides import to_hydra
@@ -123,6 +123,15 @@ def test_foreign_run_directories_are_data(content, tmp_path):
         (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(UserError, match="run directory|damaged"):
         load_config(tmp_path)
+
+
+def test_what_an_interpolation_hides_is_not_made(tmp_path):
+    hidden = '${oc.decode:"{_target_: shutil.copyfile, src: a, dst: b}"}'
+    (tmp_path / "config.yaml").write_text(f"task: {{_target_: diffusion3d.tasks.distill.Distill, steps: '{hidden}'}}")
+    with pytest.raises(UserError, match="holds an interpolation"):
+        load_config(tmp_path)
+    with pytest.raises(UserError, match=r"run.trust=\[shutil\]"):
+        check_targets(OmegaConf.load(tmp_path / "config.yaml"))
 
 
 def test_trusted_modules_may_be_named(tmp_path):

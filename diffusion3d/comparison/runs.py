@@ -23,6 +23,8 @@ JOB = "job.json"
 """What a sweep keeps of a job, also of one that was refused before it became a run: its number, swept keys and error."""
 VIDEOS = ("rgb", "depth", "normal")
 PICTURES = ("contact_sheet.png", "grid.png")
+PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ [\w.]+: ")
+"""Time, level and logger of a line of run.log."""
 LOG_TAIL = 2**16
 BEGUN = re.compile(r"^\d{4}-\S+ \S+ INFO diffusion3d\.tasks\.run_dir: writing to ", re.MULTILINE)
 STOPPED = re.compile(r"^\d{4}-\S+ \S+ ERROR diffusion3d\.tasks\.run_dir: stopped$", re.MULTILINE)
@@ -169,7 +171,7 @@ def _ending(log: str) -> tuple[str, str]:
     """(status, error) of a run without metrics.json."""
     begun = [found.end() for found in BEGUN.finditer(log)]
     stopped = [found.end() for found in STOPPED.finditer(log)]
-    lines = log.strip().splitlines()
+    lines = [PREFIX.sub("", line) for line in log.strip().splitlines()]
     if not stopped or (begun and begun[-1] > stopped[-1]):
         return "unfinished", f"running, or killed; its last words: {lines[-1]}" if lines else "running, or killed"
     raised = RAISED.search(log, max(stopped[-1], log.rfind(TRACEBACK)))

@@ -199,7 +199,7 @@ class _Bytes:
     """Little-endian numbers from the start of a file on."""
 
     def __init__(self, path: Path) -> None:
-        self.data, self.at = path.read_bytes(), 0
+        self.data, self.at = inside(path.parent, path.name, path).read_bytes(), 0
 
     def take(self, layout: str) -> tuple:
         values = struct.unpack_from(f"<{layout}", self.data, self.at)

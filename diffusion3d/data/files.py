@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from diffusion3d.errors import UserError
+from diffusion3d.errors import UserError, one_line
 
 MAX_BYTES = 8 * 2**30
 """Of all files of a zip together, unpacked."""
@@ -16,24 +16,31 @@ MAX_MEMBER = 2**30
 MAX_RATIO = 200
 """Of unpacked to packed size, for files of a zip above SMALL."""
 SMALL = 16 * 2**20
+ZIPS = (".zip", ".sh3f")
 
 
 def inside(root: Path, name: str, source: Path) -> Path:
     """The path of a file that `source` names, which must lie in `root`, also once links are followed.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not, or no file can have this name.
     """
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{source} names {name!r}, which leads out of {root}; copy the file into the folder")
+    try:
+        leads_out = not path.resolve().is_relative_to(root.resolve())
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a circle of links, a null byte
+        raise UserError(f"{source} names {name[:80]!r}, which is no file: {one_line(error)[:120]}") from None
+    if leads_out:
+        how = "is a link that" if path == source else f"names {name!r}, which"
+        raise UserError(f"{source} {how} leads out of {root}; copy the file into the folder")
     return path
 
 
 def read_text(path: Path) -> str:
-    """Raises: UserError: the file is missing or not UTF-8."""
+    """Raises: UserError: the file is missing, not UTF-8 or a link out of its folder."""
     try:
-        return path.read_text(encoding="utf-8")
+        return inside(path.parent, path.name, path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -79,6 +86,8 @@ class Files:
             except (zipfile.BadZipFile, OSError, ValueError) as error:
                 raise UserError(f"{self.root} is a damaged zip: {error}") from None
             self.names = sorted(self._check(self.zip))
+        elif self.root.suffix.lower() in ZIPS:
+            raise UserError(f"{self.root} is a damaged zip: it has no end")
         else:
             self.names = [self.root.name]
             self.root = self.root.parent

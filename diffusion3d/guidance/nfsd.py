@@ -21,7 +21,7 @@ class NFSD(Distillation):
         low: share of T below which delta_D is eps_null.
 
     Raises:
-        UserError: no negative prompt.
+        UserError: no negative prompt, or a share outside 0 … 1.
     """
 
     name = "nfsd"
@@ -30,6 +30,8 @@ class NFSD(Distillation):
         super().__init__(prior, **common)
         if not self.negative_prompt:
             raise UserError("guidance.negative_prompt must say what a bad picture is: this scheme moves away from it")
+        if not 0 <= low <= 1:
+            raise UserError(f"guidance.low={low:.3g} must be a share of T in 0 ... 1")
         self.low = low
 
     def direction(self, noised: Noised, step: Step) -> Tensor:

@@ -30,7 +30,7 @@ class Prompted(Guidance):
         perpendicular: whether only what is perpendicular to cond - null is added (Perp-Neg, Armandpour et al. 2023).
 
     Raises:
-        UserError: a negative scale, lists of unequal lengths.
+        UserError: a negative scale, a share of rescaling outside 0 … 1, lists of unequal lengths.
     """
 
     worded: frozenset[str] = frozenset()
@@ -53,6 +53,8 @@ class Prompted(Guidance):
                     f"guidance.scale={scheduled_at(scale, progress):.3g} must not be negative: 0 ignores the prompt, 1 is no "
                     "guidance"
                 )
+        if not 0 <= rescale <= 1:
+            raise UserError(f"guidance.rescale={rescale:.3g} must lie in 0 ... 1: 0 is none")
         if len(prompts) != len(prompt_weights):
             raise UserError(
                 f"guidance: {len(prompts)} prompts and {len(prompt_weights)} prompt_weights; give each prompt a weight"

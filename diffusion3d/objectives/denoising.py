@@ -169,6 +169,8 @@ class Denoising(Objective):
     @torch.no_grad()
     def preview(self, prompts: Sequence[str], batches: Sequence[PosedViews]) -> dict[str, Float[Tensor, "V 3 H W"]]:
         """Four views of every prompt: DDIM in 20 steps, guidance 3."""
+        if not prompts:
+            return {}
         device = next(self.prior.parameters()).device
         azimuth = torch.tensor([[30.0, 120.0, 210.0, 300.0]], device=device).expand(len(prompts), -1)
         size = self.prior.image_size

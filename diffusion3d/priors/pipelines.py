@@ -72,6 +72,11 @@ class Kind:
         vae = {"vae": ("AutoencoderKL",)} if self.space == "latent" else {}
         return {"unet": self.unets, **vae, **text, "scheduler": ()}
 
+    @property
+    def family(self) -> str:
+        """Those that one choice of conf/prior, which says what they can, is for: its name."""
+        return "mvdream" if self.views else "stable_diffusion" if self.space == "latent" else "deepfloyd"
+
 
 CLIP = TextPart("text_encoder", "tokenizer", "CLIPTextModel")
 KINDS = {
@@ -116,10 +121,10 @@ class Pipeline:
             what = f"holds one {alone}, not a whole pipeline" if alone else "has no model_index.json"
             raise UserError(f"prior.model={path} {what}; give the folder that pipeline.save_pretrained wrote")
         self.index = self._json(path / "model_index.json")
-        name = self.index.get("_class_name")
-        if name not in KINDS:
-            raise UserError(f"prior.model={path} is a {name}; these kinds are known: {', '.join(KINDS)}")
-        self.kind = KINDS[name]
+        self.name = str(self.index.get("_class_name"))
+        if self.name not in KINDS:
+            raise UserError(f"prior.model={path} is a {self.name}; these kinds are known: {', '.join(KINDS)}")
+        self.kind = KINDS[self.name]
         for part, classes in self.kind.parts.items():
             self._check(part, classes)
 
@@ -132,7 +137,7 @@ class Pipeline:
         config = self.config(part)
         found = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
         if found not in classes:
-            raise UserError(f"{folder} holds a {found}; a {self.index['_class_name']} needs a {' or '.join(classes)}")
+            raise UserError(f"{folder} holds a {found}; a {self.name} needs a {' or '.join(classes)}")
         weights = self.weights(part)
         if not weights:
             raise no_safetensors(str(folder), [path.name for path in folder.iterdir()])

@@ -34,6 +34,7 @@ class StableDiffusion(Prior):
 
     Args:
         model: a local folder, or an id on the hub.
+        family: of the model, `Kind.family`, which says what it can; another is refused, and none if None.
         image_size: side of the images that it denoises, pixels; others are resized before they are encoded. None is the size
             that the model was trained with.
         view_prompts: words the side that a camera sees; None leaves prompts as they are.
@@ -49,7 +50,7 @@ class StableDiffusion(Prior):
         text_cache: a folder for the embeddings of prompts; None keeps none.
 
     Raises:
-        UserError: the model cannot be found, is of an unknown kind or damaged, or a size that it cannot have.
+        UserError: the model cannot be found, is of an unknown kind or another family, or damaged; a size that it cannot have.
     """
 
     network: Any
@@ -58,6 +59,7 @@ class StableDiffusion(Prior):
     def __init__(
         self,
         model: str,
+        family: str | None = None,
         image_size: int | None = None,
         view_prompts: ViewPrompts | None = None,
         distilled: bool | None = None,
@@ -74,6 +76,8 @@ class StableDiffusion(Prior):
         super().__init__()
         self.pipeline = Pipeline(hub.find(model, variant), variant)
         self.kind = self.pipeline.kind
+        if family not in (None, self.kind.family):
+            raise UserError(f"prior.model={model} is a {self.pipeline.name}: choose prior={self.kind.family} for it")
         self.space = self.kind.space
         self.schedule, self.prediction = self.pipeline.schedule()
         self.precision, self.vae_precision = precision, vae_precision
@@ -217,7 +221,8 @@ class StableDiffusion(Prior):
         if self.distilled and bool(dropped.any()):
             raise UserError(
                 f"prior.model={self.pipeline.path} was distilled to need no classifier-free guidance and has no estimate "
-                "without text: set guidance.scale=1 (task.scale=1 for task=sample); prior.distilled=false takes it for another"
+                "without text: set guidance.scale=1 in a scheme that asks for none then, such as sds (task.scale=1 for "
+                "task=sample); prior.distilled=false takes it for another"
             )
 
         def rows(value: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from diffusion3d.errors import UserError, one_line
+
 log = logging.getLogger(__name__)
 
 ISAS = {"avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl"}, "avx2": {"avx2", "fma"}, "generic": set()}
@@ -35,7 +37,7 @@ def library() -> Library | None:
     """The kernel in use, or None for plain torch.
 
     Raises:
-        ValueError: DIFFUSION3D_KERNEL names a kernel that is unknown, not built, or not for this CPU.
+        UserError: DIFFUSION3D_KERNEL names a kernel that is unknown, not built, or not for this CPU.
     """
     return _load(os.environ.get(VARIABLE, ""))
 
@@ -45,20 +47,23 @@ def _load(choice: str) -> Library | None:
     if choice == "torch":
         return None
     if choice and choice not in ISAS:
-        raise ValueError(f"{VARIABLE}={choice} is unknown; choose {', '.join(ISAS)} or torch")
+        raise UserError(f"{VARIABLE}={choice} is unknown; choose {', '.join(ISAS)} or torch")
     flags = _cpu_flags()
     for isa in [choice] if choice else ISAS:
         path = Path(__file__).parent / f"_kernels_{isa}.so"
         missing = ISAS[isa] - flags
         if path.exists() and not missing:
-            return Library(isa, _declare(ctypes.CDLL(str(path))))
+            try:
+                return Library(isa, _declare(ctypes.CDLL(str(path))))
+            except (OSError, AttributeError) as error:
+                log.warning("%s cannot be used (%s): build it again with pip install -e .", path, one_line(error))
     if choice:
         reason = (
             f"this CPU lacks {', '.join(sorted(missing))}"
             if missing
-            else "it is not built (pip install -e . builds it)"
+            else "it is not built, or damaged (pip install -e . builds it)"
         )
-        raise ValueError(f"{VARIABLE}={choice}: {reason}; torch always works")
+        raise UserError(f"{VARIABLE}={choice}: {reason}; torch always works")
     log.warning(
         "no C++ kernel fits this machine, torch renders, tens of times slower: install gcc or clang, then reinstall"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -32,6 +32,24 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float)
     """Linear warm-up over `warmup` steps, constant, then linear to zero over the last `decay` share of `steps`."""
     left = (steps - step) / max(1.0, decay * steps)
     return peak * min(1.0, (step + 1) / max(1, warmup), left)
+
+
+def batch_shapes(batches: Sequence[Any]) -> list[BatchShape]:
+    """The kinds of batches that `task.batches` lists.
+
+    Raises:
+        UserError: one lacks scenes or views or has other keys, or no share is above 0.
+    """
+    try:
+        shapes = [BatchShape(**{str(key): value for key, value in batch.items()}) for batch in batches]
+    except TypeError:
+        shapes = []
+    if not sum(shape.share for shape in shapes) > 0:
+        raise UserError(
+            f"task.batches={list(batches)}: each is {{scenes: 8, views: 4, share: 0.5}}, where share may be left out, and one "
+            "share must be above 0"
+        )
+    return shapes
 
 
 class OwnScenes:
@@ -67,6 +85,7 @@ class Train(Task):
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
+        shapes = batch_shapes(task.batches)
         data: Splits = build(config.data)
         for name, split in (("train", data.train), ("validation", data.validation)):
             if split is None or len(split) == 0:
@@ -84,7 +103,6 @@ class Train(Task):
         optimizer = torch.optim.AdamW(
             parameters, lr=task.lr, betas=tuple(task.betas), weight_decay=task.weight_decay, fused=True
         )
-        shapes = [BatchShape(**shape) for shape in task.batches]
         held = [
             self._validation_batch(data, number, prior.image_size)
             for number in range(task.validation_batches if processes.rank() == 0 else 0)

@@ -13,8 +13,8 @@ in fifty also as a process of its own. Outcomes:
 - slow: not done after --seconds of CPU time. crashed: it took the process with it, twice.
 
 What is asked for depends on the seed and hypothesis' version alone. What is done is kept in OUT, where the same command goes
-on, after a crash, too. Figures go to fuzz.json. Needs `pip install -e ".[test]"` and this checkout's tests folder, which makes
-the data.
+on, after a crash, too. When all is done, figures go to fuzz.json. Needs `pip install -e ".[test]"` and this checkout's tests
+folder, which makes the data.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def main() -> None:
             gc.collect()
     found = json.loads(json.dumps(report(out, lists, done, given.seed)).replace(str(out), "OUT"))
     print(json.dumps(found, indent=2))
-    if not given.plans:
+    if not given.plans and len(done) == len(lists):
         (HERE / "fuzz.json").write_text(json.dumps(found, indent=2) + "\n")
 
 

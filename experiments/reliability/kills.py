@@ -3,19 +3,21 @@
     python experiments/reliability/kills.py [--kills 50] [--in-writes 12] [--seed 0] [--minutes M] [--out outputs/kills]
 
 Distillations, fits and trainings of some hundred steps with the networks that ship: one of each kind is left alone, the others
-are killed three or four times each and resumed until they end by themselves. A kill comes at a random share of the time that an
-undisturbed run took for the steps that are left or, where that is what it is for, while a checkpoint is being written: the
-process then writes its checkpoints in pieces, with pauses between, and is killed when some, not all, of the bytes are on disk.
-Those kills come first. A run that ends before one of its kills is begun anew.
+are killed three or four times each and resumed until they end by themselves. A kill comes once the process writes its run
+directory, after a random share of the time that an undisturbed run took for the steps that are left or, where that is what it
+is for, while a checkpoint is being written: the process then writes its checkpoints in pieces, with pauses between, and is
+killed when some, not all, of the bytes are on disk. Those kills come first. A run that ends before one of its kills is begun
+anew.
 
 Compared are the last checkpoint, the exported scene or weights, metrics.csv and metrics.json, both without times and memory.
-What is done is kept in OUT; the same command goes on there. Figures go to kills.json. Wants a quiet machine.
+What is done is kept in OUT; the same command goes on there. When all is done, figures go to kills.json. Wants a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import json
 import os
 import random
@@ -100,7 +102,13 @@ def start(arguments: list[str], directory: Path) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            preexec_fn=end_with_this_process,
         )
+
+
+def end_with_this_process() -> None:
+    """So that no run goes on alone when this script is killed (Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def newest(directory: Path) -> int:
@@ -108,15 +116,27 @@ def newest(directory: Path) -> int:
     return max((int(path.stem[5:]) for path in (directory / "checkpoints").glob("step_*.safetensors")), default=0)
 
 
-def torn(directory: Path) -> list[int]:
-    """Bytes of checkpoints that are being written."""
+def torn(directory: Path, since: int = 0) -> list[int]:
+    """Bytes of checkpoints that are being written, or were when a process was killed.
+
+    Args:
+        since: nanoseconds; older ones are left out.
+    """
     sizes = []
     for path in (directory / "checkpoints").glob(".step_*.tmp.safetensors"):
         try:
-            sizes.append(path.stat().st_size)
+            facts = path.stat()
         except FileNotFoundError:
             continue
+        if facts.st_mtime_ns >= since:
+            sizes.append(facts.st_size)
     return sizes
+
+
+def has_begun(directory: Path, since: int) -> bool:
+    """Whether a process that was started then has opened the run directory."""
+    log = directory / "run.log"
+    return log.exists() and log.stat().st_mtime_ns >= since
 
 
 def kill_once(kind: str, directory: Path, data: Path, wish: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -124,41 +144,45 @@ def kill_once(kind: str, directory: Path, data: Path, wish: dict[str, Any], seco
 
     Args:
         wish: {"share": of the time that is left until the kill} or, in a write, {"write": which one, "share": of its bytes}.
-        seconds: that an undisturbed run takes.
+        seconds: that an undisturbed run takes from when it opens its directory.
     """
     slowed = "write" in wish
-    left = 1 - newest(directory) / STEPS[kind]
     before = newest(directory)
-    process = start(command(kind, directory, data, slowed), directory)
+    left = 1 - before / STEPS[kind]
+    arguments, since = command(kind, directory, data, slowed), time.time_ns()
+    process = start(arguments, directory)
     begin, writes, writing = time.monotonic(), 0, False
+    while process.poll() is None and not has_begun(directory, since):
+        time.sleep(0.01)
+    opened = time.monotonic()
     whole = max((path.stat().st_size for path in directory.glob("checkpoints/step_*")), default=0)
     while process.poll() is None and time.monotonic() - begin < PATIENCE:
         time.sleep(0.002)
-        now = torn(directory)
+        now = torn(directory, since)
         writes += bool(now) and not writing
         writing = bool(now)
-        late = time.monotonic() - begin > wish["share"] * left * seconds
+        late = time.monotonic() - opened > wish["share"] * left * seconds
         if (writes >= wish["write"] and any(size > wish["share"] * whole for size in now)) if slowed else late:
             process.send_signal(signal.SIGKILL)
             break
-    process.wait()
+    if process.wait() not in (0, -signal.SIGKILL):
+        raise SystemExit(f"{directory} ended with exit code {process.returncode}: see {directory.with_suffix('.log')}")
     return {
         "killed": process.returncode == -signal.SIGKILL,
         "in a slowed write": slowed,
-        "torn bytes left": sum(torn(directory)),
+        "torn bytes left": sum(torn(directory, since)),
         "checkpoint before": before,
         "checkpoint after": newest(directory),
         "seconds": round(time.monotonic() - begin, 1),
+        "of these before it opened its directory": round(opened - begin, 1),
     }
 
 
-def finish(kind: str, directory: Path, data: Path) -> float:
-    """Let a run go on to its end; seconds."""
-    begin = time.monotonic()
+def finish(kind: str, directory: Path, data: Path) -> None:
+    """Let a run go on to its end."""
     code = start(command(kind, directory, data, slowed=False), directory).wait()
     if code != 0:
         raise SystemExit(f"{directory} ended with exit code {code}: see {directory.with_suffix('.log')}")
-    return time.monotonic() - begin
 
 
 def figures(directory: Path) -> list[dict[str, str]]:
@@ -260,7 +284,8 @@ def main() -> None:
     for kind in KINDS:
         if kind not in kept["whole"]:
             shutil.rmtree(out / f"whole_{kind}", ignore_errors=True)
-            kept["whole"][kind] = round(finish(kind, out / f"whole_{kind}", data), 1)
+            finish(kind, out / f"whole_{kind}", data)
+            kept["whole"][kind] = json.loads((out / f"whole_{kind}" / "metrics.json").read_text())["seconds"]
             keep()
     for number, run in enumerate(plan(given.kills, given.in_writes, given.seed)):
         name, kind = f"{number:02d}_{run['kind']}", run["kind"]
@@ -283,7 +308,7 @@ def main() -> None:
         print(name, json.dumps(done), flush=True)
     found = report(kept)
     print(json.dumps(found, indent=2))
-    if given.steps is None:
+    if given.steps is None and all("same" in run for run in kept["runs"].values()):
         (HERE / "kills.json").write_text(json.dumps(found, indent=2) + "\n")
 
 

@@ -2,7 +2,7 @@
 
     python experiments/reliability/sweep.py [--steps 20] [--out outputs/reliability] [OVERRIDE ...]
 
-The jobs distil with the shipped prior at sixteen guidance scales, one of which is NaN. The sweep's processes are killed
+The jobs distil with the shipped prior at sixteen guidance scales, one of which is infinite. The sweep's processes are killed
 (SIGKILL) when 4 and when 10 jobs are done and the one after has a checkpoint; the same command is repeated until it ends by
 itself, and once more. Jobs that were cut are then run by themselves, undisturbed, and their last checkpoints compared. Figures
 go to sweep.json.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SCALES = [*(f"{scale}.0" for scale in range(2, 8)), "nan", *(f"{scale}.0" for scale in range(8, 17))]
+SCALES = [*(f"{scale}.0" for scale in range(2, 8)), "inf", *(f"{scale}.0" for scale in range(8, 17))]
 KILL_AT = (4, 10)
 """Jobs done before a kill."""
 

@@ -51,7 +51,7 @@ def test_a_finished_run_tells_what_it_has(tmp_path):
 @pytest.mark.parametrize(
     ("log", "status", "error"),
     [
-        (LOG, "unfinished", "running, or killed; its last words: .* writing to …/run"),
+        (LOG, "unfinished", "running, or killed; its last words: writing to …/run"),
         ("", "unfinished", "running, or killed"),
         ("diffusion3d.errors.Interrupted: stopped at step 3", "stopped", "stopped at step 3"),
         ("ZeroDivisionError", "failed", "ZeroDivisionError"),
@@ -81,7 +81,7 @@ def test_a_run_that_goes_on_is_no_longer_stopped(tmp_path):
 
 def test_jobs_of_a_sweep_that_were_refused_are_shown_with_their_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    typed = ["prompt=castle,car", "guidance=sds,dds", "guidance.scale=nan", "logger=none", "hydra.sweep.dir=sweep"]
+    typed = ["prompt=castle,car", "guidance=sds,dds", "guidance.scale=5", "logger=none", "hydra.sweep.dir=sweep"]
     with pytest.raises(RunError, match="^4 of 4 jobs failed$"):
         sweep([*typed, "device=cuda:99"], job)
     runs = read_runs(find_runs([tmp_path / "sweep"]))

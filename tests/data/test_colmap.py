@@ -118,6 +118,15 @@ def test_binary_models_that_are_cut_off_or_lie_are_refused(name, tmp_path):
             colmap(str(tmp_path))
 
 
+def test_models_that_are_links_out_of_the_folder_are_not_read(tmp_path):
+    colmap_scene(tmp_path / "scene")
+    inner = tmp_path / "scene" / "sparse" / "0" / "cameras.bin"
+    inner.rename(tmp_path / "cameras.bin")
+    inner.symlink_to(tmp_path / "cameras.bin")
+    with pytest.raises(UserError, match=r"cameras.bin is a link that leads out of"):
+        colmap(str(tmp_path / "scene"))
+
+
 def test_distorted_binary_cameras_and_missing_models_are_refused(tmp_path):
     colmap_scene(tmp_path, "SIMPLE_RADIAL", [90.0, 48.0, 32.0, 0.1])
     with pytest.raises(UserError, match=r"cameras.bin: camera 1 is a distorted SIMPLE_RADIAL; undistort"):

@@ -68,7 +68,8 @@ def test_damaged_zips_are_refused_and_a_lying_size_is_not_believed(tmp_path):
     with pytest.raises(UserError, match=r"a.zip/a.obj cannot be read: Bad CRC"):
         Files(str(path)).read("a.obj")
     path.write_bytes(whole[: len(whole) // 2])
-    assert Files(str(path)).names == ["a.zip"], "no zip any more"
+    with pytest.raises(UserError, match=r"a.zip is a damaged zip"):
+        Files(str(path))
 
 
 def test_links_out_of_a_folder_are_not_followed(tmp_path):
@@ -85,6 +86,27 @@ def test_links_out_of_a_folder_are_not_followed(tmp_path):
             files.read(name)
     with pytest.raises(UserError, match=r"cams.json names '../outside.txt', which leads out of"):
         inside(root, "../outside.txt", root / "cams.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a\0b", r"cams.json names 'a\\x00b', which is no file: .*null"),
+        ("x" * 5000, r"cams.json names 'x{80}', which is no file: .*too long"),
+    ],
+)
+def test_names_that_no_file_can_have_are_refused_in_one_line(tmp_path, name, message):
+    with pytest.raises(UserError, match=message) as caught:
+        inside(tmp_path, name, tmp_path / "cams.json")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_texts_that_are_links_out_of_their_folder_are_not_read(tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "scene").mkdir()
+    (tmp_path / "scene" / "caption.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(UserError, match=r"caption.txt is a link that leads out of .*scene"):
+        read_text(tmp_path / "scene" / "caption.txt")
 
 
 def test_missing_things_are_refused(tmp_path):

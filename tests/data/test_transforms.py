@@ -127,9 +127,15 @@ def link_out(root):
     (root / "images" / "002.png").symlink_to(outside)
 
 
+def link_in_circles(root):
+    (root / "images" / "002.png").unlink()
+    (root / "images" / "002.png").symlink_to(root / "images" / "002.png")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (link_in_circles, r"names (the image )?'images/002.png', which is no"),
         (lambda root: (root / "images" / "002.png").unlink(), r"names the image 'images/002.png', which is not in"),
         (
             lambda root: Image.new("RGB", (64, 64)).save(root / "images" / "002.png"),
@@ -150,6 +156,10 @@ def link_out(root):
             lambda root: (root / "sparse_pc.ply").write_bytes(b"ply\nformat ascii 1.0\n"),
             r"sparse_pc.ply cannot be read",
         ),
+        (lambda root: edit(root, {"file_path": "a\0b"}), r"'a\\x00b', which is no file"),
+        (lambda root: (root / "transforms.json").write_text("["), r"transforms.json is not valid JSON"),
+        (lambda root: (root / "transforms.json").write_text("[" * 10**5), r"transforms.json is not valid JSON"),
+        (lambda root: (root / "transforms.json").write_text("9" * 5000), r"transforms.json is not valid JSON"),
         (lambda root: edit(root, test_filenames=["images/999.png"]), r"its lists of file names leave no view"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from choices import cameras
+from choices import cameras, chosen
 from choices import make_prior as make_network
 from diffusion3d.diffusion.condition import Prediction
 from diffusion3d.diffusion.inversion import rungs
@@ -17,6 +17,7 @@ from diffusion3d.guidance.sdi import SDI
 from diffusion3d.guidance.sds import SDS
 from diffusion3d.guidance.sjc import SJC
 from diffusion3d.guidance.vsd import VSD
+from diffusion3d.tasks.build import build
 from gaussian_prior import GaussianPrior
 from particles import (
     LAST,
@@ -53,6 +54,15 @@ def spread_of(t):
 @pytest.mark.parametrize("scale", [0.0, 1.0, 7.5])
 def test_the_mean_gradient_vanishes_at_the_guided_mean(scheme, scale):
     assert rest(make(scheme, t=0.3, scale=scale), MANY) == pytest.approx(NULL + scale * DELTA, abs=0.03)
+
+
+@pytest.mark.parametrize("step", [Step(0, 10), Step(9, 10)])
+@pytest.mark.parametrize("choice", ["sds", "mvdream", "dreamtime", "hifa", "sjc", "perp_neg"])
+def test_with_the_settings_that_ship_it_vanishes_there_too(choice, step):
+    """Rescaling changes nothing where both estimates have one spread, nor do prompts that say the same in other words."""
+    guidance = build(chosen("guidance", choice), prior=make_prior())
+    assert guidance.scale > 1 and (guidance.rescale > 0) == (choice in ("sds", "mvdream", "perp_neg"))
+    assert rest(guidance, MANY, step) == pytest.approx(NULL + guidance.scale * DELTA, abs=0.05)
 
 
 @pytest.mark.parametrize("weighting", ["x0", "sigma_squared", "one", "fantasia3d"])
@@ -364,6 +374,8 @@ def test_vsd_keeps_the_spread_that_sds_loses():
         (CSD, {"negative": 1.0}, "needs a guidance.negative_prompt"),
         (CSD, {"negative": 1.5, "negative_prompt": "bad"}, "must lie in 0 ... 1"),
         (NFSD, {}, "negative_prompt must say"),
+        (NFSD, {"low": 1.5, "negative_prompt": "bad"}, "low=1.5 must be a share"),
+        (SDS, {"rescale": -0.5}, "rescale=-0.5 must lie in 0 ... 1"),
         (ISM, {"interval": 0.0}, "must be positive"),
         (SDI, {"inversion_steps": 0}, "inversion_steps=0"),
         (SDI, {"eta": 2.0}, "eta=2"),

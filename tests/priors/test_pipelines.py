@@ -115,6 +115,28 @@ def test_a_model_that_inpaints_is_refused(tmp_path, monkeypatch):
         StableDiffusion(str(path))
 
 
+@pytest.mark.parametrize(
+    ("kind", "family", "advice"),
+    [
+        ("sd", "mvdream", r"is a StableDiffusionPipeline: choose prior=stable_diffusion for it"),
+        ("sdxl", "deepfloyd", r"is a StableDiffusionXLPipeline: choose prior=stable_diffusion for it"),
+        ("deepfloyd", "stable_diffusion", r"is a IFPipeline: choose prior=deepfloyd for it"),
+        ("mvdream", "stable_diffusion", r"is a MVDreamPipeline: choose prior=mvdream for it"),
+    ],
+)
+def test_a_model_that_cannot_what_its_config_says_is_refused(kind, family, advice):
+    with pytest.raises(UserError, match=advice):
+        StableDiffusion(str(folder(kind)), family=family)
+
+
+@pytest.mark.parametrize("name", ["PNDM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "LCM"])
+def test_whatever_walks_them_noise_levels_are_the_same(name, tmp_path):
+    path = copy("sd", tmp_path / "it")
+    expected = Pipeline(path).schedule()[0].alphas_cumprod
+    edit(path / "scheduler/scheduler_config.json", _class_name=f"{name}Scheduler")
+    assert torch.equal(Pipeline(path).schedule()[0].alphas_cumprod, expected)
+
+
 def test_a_single_file_is_refused(tmp_path):
     for name in ("model.safetensors", "v1-5.ckpt"):
         (tmp_path / name).write_bytes(b"")

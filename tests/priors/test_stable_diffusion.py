@@ -69,6 +69,22 @@ def test_a_latent_consistency_model_is_told_the_scale():
         assert torch.allclose(sample(prior, x, [999], 1.0)[0], expected, atol=1e-4, rtol=1e-4) == same
 
 
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@torch.no_grad()
+def test_a_turbo_model_draws_in_one_step_as_its_pipeline_does(kind, tmp_path):
+    from diffusers import EulerAncestralDiscreteScheduler
+
+    path, theirs = copy(kind, tmp_path / f"{kind}-turbo"), pipeline(kind)
+    theirs.scheduler = EulerAncestralDiscreteScheduler.from_config(theirs.scheduler.config, timestep_spacing="trailing")
+    theirs.scheduler.save_pretrained(path / "scheduler")
+    prior = make(kind, path)
+    x = noise(prior)
+    start = x[0] / (1 + 1 / theirs.scheduler.init_noise_sigma**2) ** 0.5  # s x / sqrt(1 + s²)
+    expected = theirs(PROMPT, latents=x[0], num_inference_steps=1, guidance_scale=0.0, output_type="latent").images
+    assert prior.distilled
+    assert torch.allclose(sample(prior, start[None], [999], 1.0)[0], expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("kind", "prediction"),
     [("sd", "epsilon"), ("sd", "v_prediction"), ("sd", "sample"), ("sd_v", "v_prediction"), ("deepfloyd", "epsilon")],

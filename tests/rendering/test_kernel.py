@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion3d.errors import UserError
 from diffusion3d.rendering import kernel_name, libraries, rasterization
 
 twin = functools.partial(rasterization, backend="torch")
@@ -145,7 +146,7 @@ def test_the_environment_chooses_the_kernel(kernel, make_scene, monkeypatch, isa
     expected = rasterization(**make_scene())[0]
     monkeypatch.setenv(libraries.VARIABLE, isa)
     if isa != "torch" and libraries.ISAS[isa] - libraries._cpu_flags():
-        with pytest.raises(ValueError, match=f"{isa}: this CPU lacks"):
+        with pytest.raises(UserError, match=f"{isa}: this CPU lacks"):
             kernel_name()
         return
     assert kernel_name() == ("torch" if isa == "torch" else f"c++ {isa}")
@@ -154,7 +155,7 @@ def test_the_environment_chooses_the_kernel(kernel, make_scene, monkeypatch, isa
 
 def test_an_unknown_kernel_is_refused(monkeypatch):
     monkeypatch.setenv("DIFFUSION3D_KERNEL", "sse9")
-    with pytest.raises(ValueError, match="DIFFUSION3D_KERNEL=sse9 is unknown; choose avx512, avx2, generic or torch"):
+    with pytest.raises(UserError, match="DIFFUSION3D_KERNEL=sse9 is unknown; choose avx512, avx2, generic or torch"):
         kernel_name()
 
 

@@ -196,7 +196,7 @@ def test_it_knows_nothing_of_toybox(whole, tmp_path):
 @pytest.mark.parametrize("name", ["sds", "size"])
 def test_nan_stops_the_run_and_names_the_term(name, tmp_path):
     weight = "guidance.weight" if name == "sds" else f"terms.{name}.weight"
-    late = "{from: 1.0, to: nan, start: 0.5, end: 1.0}"
+    late = "{from: 1.0, to: inf, start: 0.5, end: 1.0}"
     term = name if name == "sds" else f"terms/{name}"
     with pytest.raises(RunError, match=rf"loss term '{term}' is nan at step \d; ") as caught:
         distill(tmp_path / "run", f"{weight}={late}")

@@ -16,7 +16,7 @@ from diffusion3d.errors import RunError, UserError
 from diffusion3d.priors.weights import find_weights, read_weights, write_weights
 from diffusion3d.run import main
 from diffusion3d.tasks.checkpoint import load_checkpoint
-from diffusion3d.tasks.train import learning_rate, swapped
+from diffusion3d.tasks.train import batch_shapes, learning_rate, swapped
 from posed_scenes import training, write_scenes
 
 STEPS = 5
@@ -79,12 +79,16 @@ def test_the_weights_are_the_average_in_float16_with_their_hash(whole):
         assert shipped[name].dtype == torch.float16 and torch.equal(shipped[name], value.half()), name
 
 
-def test_the_average_follows_the_learner(whole):
-    """keep = (step + 1) / (step + 10) in the first steps: the average lies between the start and the learner."""
-    state = load_checkpoint(whole / "checkpoints")[1]["task"]
-    moved = [name for name in state["learner"] if not torch.equal(state["learner"][name], state["average"][name])]
-    assert len(moved) > len(state["learner"]) / 2
-    assert all(torch.isfinite(value).all() for value in state["average"].values())
+def test_the_average_follows_the_learner(whole, typed, tmp_path):
+    """After the first step a tenth of it is the start: keep = (step + 1) / (step + 10)."""
+    one = tmp_path / "one"
+    diffusion3d.run([*typed, f"prior.weights={weights(whole)}", "task.steps=1", f"hydra.run.dir={one}"])
+    start, state = load_file(weights(whole)), load_checkpoint(one / "checkpoints")[1]["task"]
+    moved = [name for name in start if not torch.equal(start[name].float(), state["learner"][name])]
+    assert len(moved) > len(start) / 2
+    for name, value in start.items():
+        expected = value.double() + 0.9 * (state["learner"][name].double() - value.double())
+        torch.testing.assert_close(state["average"][name].double(), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(whole, typed, tmp_path):
@@ -230,8 +234,18 @@ def test_empty_data_are_refused(name, typed, tmp_path, monkeypatch):
 
 
 def test_nan_stops_the_run_and_names_the_term(typed, tmp_path):
-    with pytest.raises(RunError, match="loss term 'denoising' is nan at step 0; there is no checkpoint yet"):
-        diffusion3d.run([*typed, "objective.weight_cap=nan", "task.steps=3", f"hydra.run.dir={tmp_path / 'run'}"])
+    with pytest.raises(RunError, match="loss term 'denoising' is (inf|nan) at step 0; there is no checkpoint yet"):
+        diffusion3d.run(
+            [*typed, "objective.scales=[{side: 4, weight: inf}]", "task.steps=3", f"hydra.run.dir={tmp_path / 'run'}"]
+        )
+
+
+@pytest.mark.parametrize("batches", [[{"scenes": 2}], [{"scenes": 2, "views": 1, "sides": 3}], []])
+def test_other_than_kinds_of_batches_is_refused(batches):
+    assert [shape.share for shape in batch_shapes([{"scenes": 2, "views": 1}])] == [1.0]
+    for odd in (batches, [{"scenes": 2, "views": 1, "share": 0}]):
+        with pytest.raises(UserError, match=r"^task.batches=\[.*each is \{scenes: 8, views: 4, share: 0.5\}"):
+            batch_shapes(odd)
 
 
 def test_learning_rates_warm_up_and_decay():

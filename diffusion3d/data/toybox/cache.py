@@ -134,7 +134,10 @@ def _create_shard(root: Path, number: int, spec: CacheSpec) -> None:
 def _check_meta(root: Path, spec: CacheSpec) -> None:
     path = root / "meta.json"
     if path.exists():
-        have, want = json.loads(path.read_text()), asdict(spec)
+        try:
+            have, want = dict(json.loads(path.read_text())), asdict(spec)
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}): delete {root} and render it again") from None
         wrong = [f"{key} is {have.get(key)}, not {value}" for key, value in want.items() if have.get(key) != value]
         if wrong:
             raise UserError(f"{root} is another cache ({'; '.join(wrong)}): give the same arguments or another folder")

@@ -1,0 +1,125 @@
+"""What logging and checkpoints cost the main job: runs with and without them, in turns.
+
+    python experiments/reliability/overhead.py [--rounds 5] [--prompt "castle on a hill"] [OVERRIDE ...]
+
+Every run is a process of its own with the shipped defaults and all cores. With: metrics.csv, the default logger (W&B, offline)
+and the default checkpoints. Without: steps, previews, videos and exports alike, but no logger, and nothing logged or saved. The
+figures are the ratio of the medians of wall-clock time, process start to exit, and of CPU time (W&B's own process included),
+and beside them the time that the main thread of a run spends inside logging and checkpoints, as a share of that run's. They go
+to overhead.json. Wants a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+WAYS = {"with": "logger=wandb", "without": "logger=none"}
+TOLD = ("log", "image", "video", "artifact", "save")
+"""What a task tells its run."""
+
+
+def child(way: str, report: Path, overrides: list[str]) -> None:
+    """Run the job in this process, with clocks around logging and checkpoints or without both."""
+    from diffusion3d.loggers.base import Loggers
+    from diffusion3d.run import run
+    from diffusion3d.tasks.run_dir import Run
+
+    spent = dict.fromkeys((*TOLD, "start", "finish"), 0.0)
+
+    def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                spent[name] += time.perf_counter() - begin
+
+        return timed
+
+    def nothing(*arguments: Any) -> None: ...
+
+    for name in TOLD:
+        setattr(Run, name, clocked(name, getattr(Run, name)) if way == "with" else nothing)
+    Run.start_loggers = clocked("start", Run.start_loggers)
+    Loggers.finish = clocked("finish", Loggers.finish)
+    metrics = run(overrides)
+    report.write_text(json.dumps({"spent": spent, "steps": metrics["steps"]}))
+
+
+def once(way: str, prompt: str, overrides: list[str]) -> dict[str, Any]:
+    """One job in a fresh process; seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        report, run = Path(folder) / "report.json", Path(folder) / "run"
+        job = [WAYS[way], f"hydra.run.dir={run}", *overrides, f"prompt={prompt}"]
+        begin, before = time.monotonic(), os.times()
+        subprocess.run(
+            [sys.executable, __file__, "--child", way, str(report), *job],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "WANDB_MODE": "offline", "OMP_WAIT_POLICY": "PASSIVE"},
+        )
+        seconds, after = time.monotonic() - begin, os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        found = json.loads(report.read_text())
+        written = [len(list(run.glob(pattern))) > 0 for pattern in ("checkpoints/*.safetensors", "wandb/offline-run-*")]
+        assert written == [way == "with"] * 2, f"{way} logging and checkpoints, these were written: {written}"
+    return {
+        "seconds": round(seconds, 2),
+        "cpu seconds": round(cpu, 2),
+        "steps": found["steps"],
+        "inside, seconds": {name: round(value, 3) for name, value in found["spent"].items()},
+    }
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], Path(sys.argv[3]), sys.argv[4:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="such as task.steps=20 for a quick look: figures are only printed")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompt", default="castle on a hill")
+    given = parser.parse_args()
+    taken: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    for number in range(given.rounds):
+        for way in [*WAYS][:: 1 if number % 2 == 0 else -1]:  # neither is always the first of a round
+            taken[way].append(once(way, given.prompt, given.overrides))
+            print(way, taken[way][-1], flush=True)
+    inside = [sum(job["inside, seconds"].values()) / job["seconds"] for job in taken["with"]]
+    from diffusion3d.tasks.facts import versions
+
+    facts = versions()
+    report = {
+        "machine": {key: facts[key] for key in ("cpu", "cores", "platform", "python", "diffusion3d", "git")},
+        "load average after": os.getloadavg()[0],
+        "prompt": given.prompt,
+        "overrides": given.overrides,
+        "wall-clock overhead": overhead(taken, "seconds"),
+        "CPU time overhead": overhead(taken, "cpu seconds"),
+        "share of the main thread's time inside": round(statistics.median(inside), 4),
+        **taken,
+    }
+    print(json.dumps(report, indent=2))
+    if not given.overrides:
+        (HERE / "overhead.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def overhead(taken: dict[str, list[dict[str, Any]]], figure: str) -> float:
+    more, less = (statistics.median(job[figure] for job in taken[way]) for way in WAYS)
+    return round(more / less - 1, 4)
+
+
+if __name__ == "__main__":
+    main()
