@@ -7,7 +7,7 @@ are killed three or four times each and resumed until they end by themselves. A 
 directory, after a random share of the time that an undisturbed run took for the steps that are left or, where that is what it
 is for, while a checkpoint is being written: the process then writes its checkpoints in pieces, with pauses between, and is
 killed when some, not all, of the bytes are on disk. Those kills come first. A run that ends before one of its kills is begun
-anew.
+anew, with earlier ones.
 
 Compared are the last checkpoint, the exported scene or weights, metrics.csv and metrics.json, both without times and memory.
 What is done is kept in OUT; the same command goes on there. When all is done, figures go to kills.json. Wants a quiet machine.
@@ -296,7 +296,8 @@ def main() -> None:
         while len(done["kills"]) < len(run["wishes"]):
             if not done["kills"]:
                 shutil.rmtree(directory, ignore_errors=True)
-            hit = kill_once(kind, directory, data, run["wishes"][len(done["kills"])], kept["whole"][kind])
+            seconds = kept["whole"][kind] / (1 + done["ended before a kill"])
+            hit = kill_once(kind, directory, data, run["wishes"][len(done["kills"])], seconds)
             if hit.pop("killed"):
                 done["kills"].append(hit)
             else:
