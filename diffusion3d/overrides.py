@@ -54,7 +54,7 @@ def to_hydra(typed: Sequence[str], multirun: bool = False) -> list[str]:
     for argument in typed:
         key, equals, value = argument.partition("=")
         name = key.lstrip("+")
-        if not (equals and name) and not key.startswith("~"):
+        if not (equals and name.partition("@")[0]) and not key.startswith("~"):
             raise UserError(
                 f'{argument!r} is not of the form key=value; quote values that hold blanks: prompt="a castle"'
             )
