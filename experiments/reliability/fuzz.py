@@ -4,8 +4,8 @@
 
 A list chooses from all config groups and sets some of the keys that its choices have, to values of the right type; nearly
 half of them have something wrong with them: a misspelt key, an unknown choice, a value of another type or one that makes no
-sense, a combination that cannot work, an odd prompt. They run one after another in this process, through `diffusion3d.run([...])`, one
-in fifty also as a process of its own. Outcomes:
+sense, a combination that cannot work, an odd prompt. They run one after another in this process, through
+`diffusion3d.run([...])`, one in fifty also as a process of its own. Outcomes:
 
 - ran: to its end.
 - refused, stopped: a UserError, which the command line prints in one line, with exit code 2 or 1.
