@@ -232,7 +232,7 @@ def main() -> None:
                 keep({"number": number, **done[number]})
                 continue
             keep({"number": number})
-            where = out / "runs"
+            where = out / ("plans" if given.plans else "runs")
             ours = ["logger=none", f"paths.output={where}", f"paths.data={world / 'data'}"]
             typed = [*one["typed"], *ours, *(["run.dry_run=true"] if given.plans else [])]
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
