@@ -98,7 +98,7 @@ def test_run_may_be_null():
     assert to_hydra(["run=null"]) == ["run.source=null"]
 
 
-@pytest.mark.parametrize("typed", ["castle", "--", "prompt:castle"])
+@pytest.mark.parametrize("typed", ["castle", "--", "prompt:castle", "=", "@x=1"])
 def test_arguments_that_are_no_overrides_are_refused(typed):
     with pytest.raises(UserError, match="key=value"):
         to_hydra([typed])
