@@ -99,7 +99,7 @@ def look(index: Path) -> dict[str, float]:
             page.wait_for_timeout(10)
         found: dict[str, float] = {"first_video_ms": page.evaluate("performance.now()")}
         painted = page.wait_for_function("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
-    found["first_paint_ms"] = painted.json_value()
+        found["first_paint_ms"] = painted.json_value()
         page.select_option("#rows", "", force=True)
         page.select_option("#columns", "", force=True)
         found |= page.evaluate(USE)
