@@ -99,7 +99,7 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_with_the_same_bits(tmp_pat
 
 def test_a_job_with_another_config_gets_a_directory_of_its_own():
     for steps in (2, 3, 2):
-        sweep([*TOY, f"task.steps={steps}", "task.nan_at=nan,9", "hydra.sweep.dir=sweep"], job)
+        sweep([*TOY, f"task.steps={steps}", "task.nan_at=null,9", "hydra.sweep.dir=sweep"], job)
     assert sum(row["job"].endswith("-2") for row in table()) == 2
     assert [row["status"] for row in table()] == ["done"] * 4
 
