@@ -136,7 +136,7 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
         value = find(config, key)
         if isinstance(value, list) and len(value) != length:
             raise UserError(f"{key}={_show(value)} must be a list of {length} numbers")
-    for key, value in _scalars(config):
+    for key, value in scalars(config):
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{key}=nan is not a number; give one, or leave it out for the default")
 
@@ -165,14 +165,14 @@ def _numbers(node: Any, path: Sequence[str], name: str = "") -> Iterator[tuple[s
         yield name, node
 
 
-def _scalars(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def scalars(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """All that is neither a mapping nor a list, with its key."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _scalars(value, f"{name}.{key}" if name else str(key))
+            yield from scalars(value, f"{name}.{key}" if name else str(key))
     elif isinstance(node, list):
         for item in node:
-            yield from _scalars(item, name)
+            yield from scalars(item, name)
     else:
         yield name, node
 

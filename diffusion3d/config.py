@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from diffusion3d.checks import check_capabilities, check_values, find, leaves, unknown_key
+from diffusion3d.checks import check_capabilities, check_values, find, leaves, scalars, unknown_key
 from diffusion3d.errors import UserError, one_line, unwritable
 from diffusion3d.files import write_text
 from diffusion3d.naming import run_name, shaping, sweep_job_name
@@ -146,10 +146,11 @@ def load_config(directory: Path, trusted: Sequence[str] = ()) -> DictConfig:
         UserError: no such run, or its config is not resolved or names classes that are not trusted.
     """
     config = read_config(directory)
-    if any(INTERPOLATION.search(str(value)) for value in _strings(_raw(config))):
-        raise UserError(
-            f"{directory / 'config.yaml'} holds an interpolation, which this package never writes: it is not safe"
-        )
+    for key, value in scalars(_raw(config)):
+        if INTERPOLATION.search(str(value)):
+            raise UserError(
+                f"{directory / 'config.yaml'} holds an interpolation at {key}, which this package never writes: it is not safe"
+            )
     check_targets(config, trusted)
     return config
 
@@ -200,7 +201,7 @@ def foreign_modules(config: DictConfig) -> list[str]:
             for value in node:
                 yield from targets(value)
 
-    callbacks = _raw(config.hydra.callbacks) if "hydra" in config else {}
+    callbacks = OmegaConf.to_container(config.hydra.callbacks, resolve=True) if "hydra" in config else {}
     found = {*targets(resolved(config)), *targets(callbacks)} - _own_targets()
     return sorted({target.rpartition(".")[0] for target in found})
 
@@ -244,8 +245,7 @@ def difference(saved: DictConfig, config: DictConfig, free: Sequence[str] = ()) 
             content.pop(key)
     for key in dict.fromkeys([*leaves(before), *leaves(now)]):
         old, new = find(before, key), find(now, key)
-        same = old == new or repr(old) == repr(new)  # nan is not itself
-        if not same and not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new and not (isinstance(old, dict) and isinstance(new, dict)):
             return key, old, new
     return None
 
@@ -255,14 +255,6 @@ def _raw(config: Any, leave_out: str | None = None) -> Any:
     if leave_out is not None and isinstance(content, dict):
         content.pop(leave_out, None)
     return content
-
-
-def _strings(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, Mapping | list):
-        for value in node.values() if isinstance(node, Mapping) else node:
-            yield from _strings(value)
 
 
 def _map_strings(node: Any, function: Callable[[str], str]) -> Any:

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from diffusion3d.config import check, check_targets, compose, hydra_app, load_config, resolved, save_config
@@ -132,6 +133,15 @@ def test_what_an_interpolation_hides_is_not_made(tmp_path):
         load_config(tmp_path)
     with pytest.raises(UserError, match=r"run.trust=\[shutil\]"):
         check_targets(OmegaConf.load(tmp_path / "config.yaml"))
+
+
+def test_an_interpolation_hides_no_callback():
+    with hydra_app() as app:
+        hidden = '${oc.decode:"{_target_: shutil.copyfile}"}'
+        config = compose(app, [f"+hydra.callbacks.x='{hidden}'"])
+        HydraConfig.instance().set_config(config)
+        with pytest.raises(UserError, match=r"run.trust=\[shutil\]"):
+            check_targets(config)
 
 
 def test_trusted_modules_may_be_named(tmp_path):

@@ -72,7 +72,7 @@ class Prior(nn.Module, ABC):
         """The prior's space to images, not clamped."""
 
     def warning(self, prompt: str) -> str | None:
-        """What to tell someone whose prompt lies outside what the prior knows; None where it does not."""
+        """What to tell someone whose prompt lies outside what the prior knows, as all do of one from scratch; or None."""
         return None
 
     def predict(self, x_t: Tensor, t: Int[Tensor, "*S"], conditions: Mapping[str, Condition]) -> dict[str, Prediction]:

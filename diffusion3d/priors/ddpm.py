@@ -98,6 +98,8 @@ class DDPM(Prior):
 
     @torch.no_grad()
     def warning(self, prompt: str) -> str | None:
+        if self.fingerprint is None:
+            return "prior.weights=null: the prior has learnt nothing, and draws nothing"
         if not self.vocabulary or not prompt.strip():
             return None
         pooled = self.text.encode([prompt, *self.vocabulary]).pooled

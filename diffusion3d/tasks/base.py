@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from diffusion3d import processes
@@ -62,8 +62,6 @@ class Task(ABC):
                 f"prior.weights={self.config.prior.weights} lacks {len(prior.untrained)} parameters of prior.network "
                 f"({prior.untrained[0]}, …): set prior.network as the weights' card says, or train it first (task=train)"
             )
-        if OmegaConf.select(self.config, "prior.weights", default="") is None:
-            log.warning("prior.weights=null: the prior has learnt nothing, and draws nothing")
         warning = prior.warning(self.config.prompt)
         if warning is not None:
             log.warning(warning)

@@ -11,7 +11,7 @@ from choices import PRIOR
 from diffusion3d.data.base import BatchShape, draw_batch
 from diffusion3d.data.posed_folder import posed_folder
 from diffusion3d.errors import UserError
-from posed_scenes import SIZE, write_scene, write_scenes
+from posed_scenes import SIZE, training, write_scene, write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -181,22 +181,8 @@ def test_missing_folders_and_odd_numbers_are_refused(tmp_path, root):
 
 
 def test_a_prior_trains_on_it(root, tmp_path):
-    metrics = diffusion3d.run(
-        [
-            "task=train",
-            "data=posed_folder",
-            f"data.root={root}",
-            f"data.size={SIZE}",
-            "data.views=4",
-            "logger=none",
-            f"hydra.run.dir={tmp_path / 'run'}",
-            *PRIOR,
-            "task.steps=2",
-            "task.batches=[{scenes: 2, views: 2, share: 1.0}]",
-            "task.validation_batches=1",
-            "task.preview_prompts=[a castle]",
-        ]
-    )
+    more = [*PRIOR, "task.steps=2", "task.batches=[{scenes: 2, views: 2, share: 1.0}]"]
+    metrics = diffusion3d.run(training(root, *more, f"hydra.run.dir={tmp_path / 'run'}"))
     assert all(0 < metrics[f"validation/x0_error_t{level}"] < 10 for level in (100, 300, 500, 700, 900))
     facts = json.loads((tmp_path / "run" / "export" / "weights.json").read_text())
     assert facts["vocabulary"] == list(posed_folder(str(root), SIZE, 4).train.vocabulary)

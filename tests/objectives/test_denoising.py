@@ -129,6 +129,7 @@ def test_the_background_is_told_and_seen(prior, monkeypatch):
 
 def test_previews_are_four_views_of_every_prompt(prior):
     objective = objective_of(prior.eval())
+    assert objective.preview([], []) == {}
     first = objective.preview(["a castle", "a dog"], [])
     assert list(first) == ["a castle", "a dog"]
     assert all(row.shape == (4, 3, SIZE, SIZE) for row in first.values())

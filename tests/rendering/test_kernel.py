@@ -153,6 +153,15 @@ def test_the_environment_chooses_the_kernel(kernel, make_scene, monkeypatch, isa
     close(rasterization(**make_scene())[0], expected)
 
 
+def test_a_damaged_library_is_passed_over(monkeypatch, tmp_path, caplog):
+    (tmp_path / "_kernels_generic.so").write_bytes(b"no library")
+    monkeypatch.setattr(libraries, "__file__", str(tmp_path / "libraries.py"))
+    assert libraries._load.__wrapped__("") is None
+    assert "_kernels_generic.so cannot be used" in caplog.text and "torch renders" in caplog.text
+    with pytest.raises(UserError, match="DIFFUSION3D_KERNEL=generic: it is not built, or damaged"):
+        libraries._load.__wrapped__("generic")
+
+
 def test_an_unknown_kernel_is_refused(monkeypatch):
     monkeypatch.setenv("DIFFUSION3D_KERNEL", "sse9")
     with pytest.raises(UserError, match="DIFFUSION3D_KERNEL=sse9 is unknown; choose avx512, avx2, generic or torch"):

@@ -108,7 +108,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(whole, typed, tmp_path):
     assert (killed / preview).read_bytes() == (whole / preview).read_bytes()
 
 
-def test_trained_weights_can_be_sampled(whole, tmp_path):
+def test_trained_weights_can_be_sampled(whole, tmp_path, caplog):
     sample = [
         "task=sample",
         "prompt=a spaceship",
@@ -122,6 +122,7 @@ def test_trained_weights_can_be_sampled(whole, tmp_path):
     for name, given in {"trained": f"prior.weights={weights(whole)}", "untrained": "prior.weights=null"}.items():
         diffusion3d.run([*sample, given, f"hydra.run.dir={tmp_path / name}"])
         pictures.append((tmp_path / name / "grid.png").read_bytes())
+        assert ("has learnt nothing" in caplog.text) == (name == "untrained")
     assert pictures[0] != pictures[1]
 
 
