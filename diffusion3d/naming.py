@@ -48,14 +48,16 @@ def shaping(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_name(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
-    """`castle_distill_gsplat_sds_1a2b3c4d`: prompt and choices, then a hash of all that shapes the result.
+    """`castle_distill_gsplat_sds_1a2b3c4d`: prompt (or the run it works on) and choices, then a hash of all that shapes it.
 
     Args:
         config: the resolved config.
         choices: {group: chosen file}.
     """
     named = ["task", *(group for group in ("representation", "guidance") if group in config["task"].get("uses", []))]
-    parts = [slug(str(config["prompt"])), *(slug(str(choices.get(group) or ""), 12) for group in named)]
+    source = config.get("run", {}).get("source")
+    subject = config["prompt"] or ("" if source is None else Path(source).absolute().name)
+    parts = [slug(str(subject)), *(slug(str(choices.get(group) or ""), 12) for group in named)]
     return "_".join([*(part for part in parts if part), short_hash(shaping(config))])
 
 

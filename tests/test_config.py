@@ -164,6 +164,11 @@ def test_run_names_are_short_safe_and_distinct():
     assert len(names) == len(PROMPTS)
 
 
+def test_a_run_is_named_by_the_run_it_works_on(tmp_path):
+    config = {"prompt": "", "task": {}, "run": {"source": str(tmp_path / "castle_gsplat")}}
+    assert run_name(config, {"task": "render"}).startswith("castle-gsplat_render_")
+
+
 def test_slug():
     assert slug("A château, (red)!") == "a-chateau-red"
     assert slug("../../x") == "x"

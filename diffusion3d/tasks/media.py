@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +11,8 @@ from diffusion3d.cameras import Cameras
 from diffusion3d.export.pictures import render_frames, write_gif, write_grid, write_video
 from diffusion3d.representations.base import Representation, Scene
 from diffusion3d.tasks.run_dir import Run
+
+log = logging.getLogger(__name__)
 
 SHEET_VIEWS = 8
 
@@ -33,6 +36,7 @@ def write_scene(
 
 def write_media(run: Run, scene: Scene, cameras: Cameras, background: torch.Tensor, fps: int) -> None:
     """videos/rgb.mp4, videos/depth.mp4, videos/rgb.gif and contact_sheet.png of scene 0 seen from `cameras` [1, F]."""
+    log.info("drawing %d frames of %d x %d", cameras.shape[1], cameras.width, cameras.height)
     rgb, depth = render_frames(scene, cameras, background)
     for name, pictures in (("rgb", rgb), ("depth", depth)):
         run.video(name, write_video(run.path("videos", f"{name}.mp4"), pictures, fps))

@@ -75,6 +75,7 @@ class Run:
         logging.getLogger().addHandler(self._handler)
         logging.getLogger("diffusion3d").setLevel(logging.INFO)
         self._facts: dict[str, Any] = self._read_facts() if resume else {"id": uuid.uuid4().hex[:12]}
+        finished = (self.dir / "metrics.json").exists()
         (self.dir / "metrics.json").unlink(missing_ok=True)  # a run that goes on has not finished
         self.record(**versions(), seed=config.seed)
         plain = resolved(config)
@@ -86,7 +87,7 @@ class Run:
         self._loggers = Loggers([])
         self._finished = False
         self._last: dict[str, float] = {}
-        log.info("writing to %s", self.dir)
+        log.info("writing to %s%s", self.dir, ", which had finished: its results are made again" if finished else "")
 
     def start_loggers(self) -> None:
         """Make the loggers of the config."""
@@ -185,7 +186,7 @@ class Run:
 
     def outputs(self) -> str:
         """What the run left behind, for people: the directory, then its media and exports."""
-        kinds = ("*.png", "videos/*.mp4", "export/*")
+        kinds = ("*.png", "videos/*", "export/*")
         files = [str(path.relative_to(self.dir)) for kind in kinds for path in sorted(self.dir.glob(kind))]
         return "\n  ".join([f"outputs in {self.dir}", *files])
 

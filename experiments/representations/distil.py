@@ -1,11 +1,11 @@
 """Distil three prompts into every representation, with the settings that ship; a recogniser says what came of it.
 
-    python experiments/representations/distil.py [--only gsplat,nerf] [--prompts "castle,race car"] [--state FOLDER]
+    python experiments/representations/distil.py [--only gsplat,nerf] [--prompts "castle,race car"] [--jobs 2] [--state FOLDER]
     python experiments/representations/distil.py --table
 
-Seed 0; every run is a process of its own with all cores. A run that was cut goes on where it stopped, one that is finished
-is kept; results/distil.json keeps the figures. --table writes DISTILLED.md and a sheet of views for every prompt, with a row
-for each representation. As in `../text_to_3d/evaluate_distilled.py`, recogniser A reads 24 views of the turntable:
+Seed 0, as many runs at a time as --jobs says, on one thread each. A run that was cut goes on where it stopped, one that is
+finished is kept; results/distil.json keeps the figures. --table writes DISTILLED.md and a sheet of views for every prompt,
+with a row for each representation. As in `../text_to_3d/evaluate_distilled.py`, recogniser A reads 24 views of the turntable:
 - right subject: the share of views that are called the prompt's subject.
 - Janus: among views from behind, those that show a front (asymmetric subjects only).
 """
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from runs import HERE, Figures, arguments, finish, head, means, names, place, read, signed
-
-from diffusion3d.tasks.facts import versions, write_json
+import torch
+from runs import HERE, Figures, arguments, finish, head, keep, means, names, place, read, signed
 
 sys.path.insert(0, str(HERE.parent / "text_to_3d"))
 RESULTS = HERE / "results" / "distil.json"
@@ -32,7 +33,6 @@ SHOWN = 8
 
 def views(folder: Path, prompt: str) -> Any:
     """24 views [24, 3, H, W] of a finished run, drawn once."""
-    import torch
     from common import cached
     from evaluate_distilled import distilled
 
@@ -40,7 +40,9 @@ def views(folder: Path, prompt: str) -> Any:
         return cached(folder / "turntable.npy", lambda: distilled(folder, prompt, []).pictures)
 
 
-def judged(folder: Path, prompt: str) -> Figures:
+def measured(folder: Path, name: str, prompt: str, overrides: Sequence[str]) -> Figures:
+    """One distillation, or what is left of it, and what the recogniser sees in it."""
+    figures = finish(folder, [f"representation={name}", *overrides, f"prompt={prompt}"])
     from evaluate_distilled import right, turntable
     from pictures import SIZE
     from recogniser import load
@@ -51,22 +53,21 @@ def judged(folder: Path, prompt: str) -> Figures:
     subject = PROMPTS[prompt]
     reading = load(folder, "a").read(views(folder, prompt))
     janus = {"janus": janus_share(reading.azimuth, turntable(SIZE).azimuth[0])} if subject in ASYMMETRIC else {}
-    return {"right_subject": right(reading, subject), **janus}
+    return {**figures, "right_subject": right(reading, subject), **janus}
 
 
 def run_all(options: argparse.Namespace) -> None:
     results = read(RESULTS)
-    RESULTS.parent.mkdir(exist_ok=True)
-    for name in options.only or REPRESENTATIONS:
-        for prompt in options.prompts or PROMPTS:
-            key = f"{name} | {prompt}"
-            if key in results:
-                continue
-            folder = place(options.state / "distilled", key)
-            figures = finish(folder, [f"representation={name}", *options.overrides, f"prompt={prompt}"])
-            results[key] = {**figures, **judged(folder, prompt)}
-            write_json(RESULTS, {**results, "versions": versions()})
-            print(key, results[key], flush=True)
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        begun = {}
+        for name in options.only or REPRESENTATIONS:
+            for prompt in options.prompts or PROMPTS:
+                key = f"{name} | {prompt}"
+                if key not in results:
+                    folder = place(options.state / "distilled", key)
+                    begun[pool.submit(measured, folder, name, prompt, options.overrides)] = key
+        keep(RESULTS, begun)
 
 
 def table() -> str:

@@ -81,7 +81,7 @@ def run_all(options: argparse.Namespace) -> None:
             for thing, data in objects(options.meshes).items():
                 key = f"{name} | {thing}"
                 if key not in found and thing in (options.objects or [thing]):
-                    begun[pool.submit(finish, place(options.state, key), [*typed, *data, *options.overrides], 1)] = key
+                    begun[pool.submit(finish, place(options.state, key), [*typed, *data, *options.overrides])] = key
         keep(RESULTS, begun)
 
 
@@ -116,7 +116,6 @@ if __name__ == "__main__":
     parser = arguments(__doc__, "FIT.md")
     parser.add_argument("--meshes", help="the folder with the .sh3f libraries; without it toybox alone")
     parser.add_argument("--objects", type=names, help="such as toybox castle, separated by commas")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one thread each")
     chosen = parser.parse_args()
     if chosen.table:
         (HERE / "FIT.md").write_text(table())

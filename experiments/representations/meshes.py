@@ -115,7 +115,7 @@ def compared(mesh: TexturedMesh, seen: PosedViews, held: PosedViews) -> Figures:
 
 def measured(run: Path, folder: Path, fitted: float, overrides: Sequence[str]) -> Figures:
     """Export a finished run, and look at what came of it."""
-    exported = finish(folder, ["task=export", f"run={run}", "task.formats=[glb,mesh_ply]", *overrides], 1)
+    exported = finish(folder, ["task=export", f"run={run}", "task.formats=[glb,mesh_ply]", *overrides])
     config = load_config(run)
     config.data.geometry = True
     data: Splits = build(config.data)
@@ -153,7 +153,6 @@ if __name__ == "__main__":
     parser = arguments(__doc__, "MESHES.md")
     parser.add_argument("--fits", type=Path, default=HERE / "results" / "fit.json", help="what fit.py has measured")
     parser.add_argument("--objects", type=names, help="such as toybox castle, separated by commas")
-    parser.add_argument("--jobs", type=int, default=2, help="meshes at a time, on one thread each")
     chosen = parser.parse_args()
     if chosen.table:
         (HERE / "MESHES.md").write_text(table())

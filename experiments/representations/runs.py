@@ -27,20 +27,16 @@ def place(state: Path, key: str) -> Path:
     return state / key.replace(" | ", "_").replace(" ", "_")
 
 
-def finish(folder: Path, typed: Sequence[str], threads: int | None = None) -> Figures:
-    """A run in a process of its own, or what is left of it, and its figures.
-
-    Args:
-        threads: None is as many as the run takes by itself.
-    """
+def finish(folder: Path, typed: Sequence[str]) -> Figures:
+    """A run in a process of its own on one thread, or what is left of it, and its figures."""
     if not (folder / "metrics.json").exists():
         if any(folder.glob("checkpoints/step_*.safetensors")):
             typed = [f"run.resume={folder}"]
         else:
             shutil.rmtree(folder, ignore_errors=True)
             typed = [f"hydra.run.dir={folder}", "logger=none", *typed]
-        few = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        subprocess.run([sys.executable, "-m", "diffusion3d.run", *typed], env=os.environ | few, check=True)
+        one = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        subprocess.run([sys.executable, "-m", "diffusion3d.run", *typed], env=os.environ | one, check=True)
     record = json.loads((folder / "metrics.json").read_text())
     return {name: value for name, value in record.items() if isinstance(value, int | float)}
 
@@ -99,5 +95,6 @@ def arguments(description: str | None, page: str) -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", help="key=value for every run, such as task.steps=2 in a trial")
     parser.add_argument("--only", type=names, help="representations, separated by commas")
     parser.add_argument("--state", type=Path, default=STATE, help="where the runs are kept")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one thread each")
     parser.add_argument("--table", action="store_true", help=f"write {page} from the results")
     return parser
