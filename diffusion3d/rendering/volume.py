@@ -20,7 +20,7 @@ from diffusion3d.rendering.render import EMPTY_ALPHA, Render
 SHADINGS = ("albedo", "textureless", "lambertian", "normal")
 NORMAL_STEP = 1e-2
 """Of the finite differences that give normals, world units."""
-KEPT = 8
+KEPT = 16
 """Chunks whose activations training keeps."""
 LIGHT = 0.9
 AMBIENT = 0.1
@@ -88,7 +88,7 @@ class VolumeRenderer:
     Attributes:
         samples: per ray, evenly spaced inside the cube; jittered in training, at the middle of their bins otherwise.
         chunk: samples that are rendered at a time, fewer where a field or a shading takes more memory; parts that fit a cache
-            and need no fresh pages from the system are fastest. Training keeps up to 8 of them and computes more than that
+            and need no fresh pages from the system are fastest. Training keeps up to 16 of them and computes more than that
             again in the backward pass.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ class FieldScene:
         return dataclasses.replace(render, behind=seen.reshape(render.rgb.shape))
 
 
-def learned(raw: Mapping[str, Tensor]) -> bool:
+def _learned(raw: Mapping[str, Tensor]) -> bool:
     """Whether any raw tensor wants a gradient."""
     return any(value.requires_grad for value in raw.values())
 
@@ -111,7 +112,59 @@ class _TruncatedExp(torch.autograd.Function):
         return gradient * x.clamp(-15, 15).exp()
 
 
-class Fields(Representation):
+class VolumeRepresentation(Representation):
+    """Scenes that are fields, seen by marching rays, and what is known of their empty space.
+
+    Args:
+        renderer: marches rays.
+        density: activation of the raw density.
+        occupancy: finds empty space, which is then skipped where one scene is optimised; None renders all of it.
+    """
+
+    def __init__(self, renderer: VolumeRenderer, density: Density | None, occupancy: Occupancy | None) -> None:
+        self.volume, self.density, self.occupancy = renderer, density or Density(), occupancy
+
+    @abstractmethod
+    def field(
+        self, raw: Mapping[str, Tensor], points: Float[Tensor, "B N 3"], sources: Bool[Tensor, "B N S"] | None = None
+    ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N 3"]]:
+        """Density, per world unit, and sRGB of points; `sources` says which source views each point may see.
+
+        Raises:
+            ValueError: there are sources; only image-based fields have them.
+        """
+
+    def behind(self, raw: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
+        """The scene's own background, see `FieldScene`."""
+        return None
+
+    def cost(self, raw: Mapping[str, Tensor]) -> int:
+        """Memory that a sample takes, relative to a small MLP."""
+        return 1
+
+    def scene(self, raw: Mapping[str, Tensor]) -> FieldScene:
+        alone = len(next(iter(raw.values()))) == 1
+        occupied = self.occupancy.cells if self.occupancy is not None and alone else None
+        field = functools.partial(self.field, raw)
+        return FieldScene(field, self.volume, _learned(raw), occupied, self.behind(raw), self.cost(raw))
+
+    def density_control(
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
+    ) -> None:
+        raw = dict(owner.raw.items())
+        first = next(iter(raw.values()))
+        if self.occupancy is not None and len(first) == 1:
+            self.occupancy.update(step, first.device, lambda points: self.field(raw, points[None])[0][0])
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.occupancy is None else self.occupancy.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if self.occupancy is not None:
+            self.occupancy.load_state(state)
+
+
+class Fields(VolumeRepresentation):
     """Density and colour by an encoding of points and a head.
 
     Args:
@@ -134,8 +187,8 @@ class Fields(Representation):
         occupancy: Occupancy | None = None,
         background: LearnedBackground | None = None,
     ) -> None:
-        self.encoding, self.head, self.volume, self.occupancy = encoding, head, renderer, occupancy
-        self.density, self.background = density or Density(), background
+        super().__init__(renderer, density, occupancy)
+        self.encoding, self.head, self.background = encoding, head, background
         names = {
             "encoding": encoding.names,
             "head": head.names,
@@ -159,36 +212,13 @@ class Fields(Representation):
     def field(
         self, raw: Mapping[str, Tensor], points: Float[Tensor, "B N 3"], sources: Bool[Tensor, "B N S"] | None = None
     ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N 3"]]:
-        """Density, per world unit, and sRGB of points.
-
-        Raises:
-            ValueError: there are sources; only image-based fields have them.
-        """
         if sources is not None:
             raise ValueError("this field has no source views; leave sources at None")
         out = self.head(raw, self.encoding(raw, points))
         return self.density(out[..., 0], points), out[..., 1:].sigmoid()
 
-    def scene(self, raw: Mapping[str, Tensor]) -> FieldScene:
-        alone = len(next(iter(raw.values()))) == 1
-        occupied = self.occupancy.cells if self.occupancy is not None and alone else None
-        behind = None if self.background is None else functools.partial(self.background, raw)
-        return FieldScene(functools.partial(self.field, raw), self.volume, learned(raw), occupied, behind)
+    def behind(self, raw: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
+        return None if self.background is None else functools.partial(self.background, raw)
 
     def renderer(self, device: torch.device) -> str:
         return f"nerfacc, encoding by {self.encoding.computed_by(device)}"
-
-    def density_control(
-        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
-    ) -> None:
-        raw = dict(owner.raw.items())
-        first = next(iter(raw.values()))
-        if self.occupancy is not None and len(first) == 1:
-            self.occupancy.update(step, first.device, lambda points: self.field(raw, points[None])[0][0])
-
-    def state(self) -> dict[str, Tensor]:
-        return {} if self.occupancy is None else self.occupancy.state()
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        if self.occupancy is not None:
-            self.occupancy.load_state(state)

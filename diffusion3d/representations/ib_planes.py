@@ -6,7 +6,6 @@ softmax-weighted mean and the maximum over the views go to an MLP.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 
@@ -18,9 +17,9 @@ from torch import Tensor
 from diffusion3d.cameras import Cameras, orbit
 from diffusion3d.errors import UserError
 from diffusion3d.rendering.volume import VolumeRenderer
-from diffusion3d.representations.base import Representation
-from diffusion3d.representations.field import Density, FieldScene, learned
+from diffusion3d.representations.field import Density, VolumeRepresentation
 from diffusion3d.representations.heads import MLP
+from diffusion3d.representations.occupancy import Occupancy
 from diffusion3d.views import PointCloud, PosedViews
 
 OCTAVES = 4
@@ -29,7 +28,7 @@ SAME = 1e-5
 ELEVATIONS = (-15.0, 20.0, 50.0)
 
 
-class IBPlanes(Representation):
+class IBPlanes(VolumeRepresentation):
     """Feature maps of S source cameras, projected, fused and decoded.
 
     Raw `c2w` and `K` (for images of unit size) are not learned.
@@ -43,6 +42,7 @@ class IBPlanes(Representation):
         size: side of the pixel-aligned maps; the polar ones are as high and twice as wide at half of it.
         width: of the fused features.
         density: activation of the raw density; colours pass a sigmoid.
+        occupancy: finds empty space, as all sources see it.
     """
 
     def __init__(
@@ -55,13 +55,15 @@ class IBPlanes(Representation):
         size: int = 64,
         width: int = 32,
         density: Density | None = None,
+        occupancy: Occupancy | None = None,
     ) -> None:
+        super().__init__(renderer, density, occupancy)
         if min(sources, features, size // 2, width) < 1:
             raise UserError(
                 f"representation: sources={sources}, features={features}, width={width} must be positive, size={size} at "
                 "least 2"
             )
-        self.head, self.volume, self.density = head, renderer, density or Density()
+        self.head = head
         self.sources, self.features, self.size, self.width = sources, features, size, width
         self.learning_rates = {
             **dict.fromkeys(("maps", "polar"), learning_rates["maps"]),
@@ -131,8 +133,8 @@ class IBPlanes(Representation):
         same = (cameras.c2w[:, :, None] - raw["c2w"][:, None]).abs().amax((-1, -2)) < SAME
         return ~same
 
-    def scene(self, raw: Mapping[str, Tensor]) -> FieldScene:
-        return FieldScene(functools.partial(self.field, raw), self.volume, learned(raw), cost=raw["maps"].shape[1])
+    def cost(self, raw: Mapping[str, Tensor]) -> int:
+        return raw["maps"].shape[1]
 
 
 def _sample(maps: Float[Tensor, "B S C h w"], at: Float[Tensor, "B S N 2"]) -> Float[Tensor, "B S N C"]:

@@ -16,6 +16,9 @@ DECAY = 0.5
 """Of the largest opacity that was seen of a cell, each time it is looked at; nerfacc's own is 0.95. The fog that a scene starts
 with is forgotten in a few looks, and what one random point of a cell misses the next ones or the cells around it see."""
 
+LOOKED_AT = 2**16
+"""Points whose density is asked for at a time."""
+
 
 class Occupancy:
     """A grid over [-1, 1]³ that follows one scene while it is optimised.
@@ -27,7 +30,7 @@ class Occupancy:
         every: steps between two looks.
     """
 
-    def __init__(self, size: int = 64, threshold: float = 0.005, warmup: int = 128, every: int = 16) -> None:
+    def __init__(self, size: int = 64, threshold: float = 0.02, warmup: int = 128, every: int = 8) -> None:
         if size < 1 or every < 1 or warmup < 0 or not 0 < threshold < 1:
             raise UserError(
                 f"representation.occupancy: size={size} and every={every} must be positive, warmup={warmup} not negative, "
@@ -52,7 +55,7 @@ class Occupancy:
             return
         self.grid.to(device).update_every_n_steps(
             step,
-            lambda points: 1 - (-self.length * density(points)).exp()[:, None],
+            lambda points: torch.cat([1 - (-self.length * density(p)).exp() for p in points.split(LOOKED_AT)])[:, None],
             occ_thre=self.threshold,
             ema_decay=DECAY,
             warmup_steps=self.warmup,

@@ -30,22 +30,20 @@ MESHES = {
     "VW new beetle": "KatorLegaz",
 }
 """Name of a model -> its library."""
-FEWER = ["representation.renderer.samples=32", "data.test_views=10"]
-"""For image-based planes, which skip no empty space: fewer samples of a ray, and fewer test views."""
 REPRESENTATIONS = {
     "gsplat": ["task.steps=2500"],
     "nerf": ["task.steps=500"],
     "nerf_frequency": ["task.steps=300"],
-    "triplane": ["task.steps=400"],
-    "voxels": ["task.steps=450"],
+    "triplane": ["task.steps=600"],
+    "voxels": ["task.steps=700"],
     "voxels_factorised": ["task.steps=400"],
-    "ib_planes": [*FEWER, "task.steps=200"],
+    "ib_planes": ["task.steps=200", "data.test_views=10"],
     "ib_planes_100": [
-        *FEWER,
+        "task.steps=40",
+        "data.test_views=10",
         "representation.sources=100",
         "representation.size=32",
         "task.pixels=32",
-        "task.steps=40",
     ],
 }
 """Name -> overrides; lengths of a minute or two of one core."""
