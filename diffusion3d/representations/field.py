@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,13 +116,44 @@ class VolumeRepresentation(Representation):
     """Scenes that are fields, seen by marching rays, and what is known of their empty space.
 
     Args:
+        parts: {part: names of its raw tensors}.
         renderer: marches rays.
-        density: activation of the raw density.
+        learning_rates: {part: learning rate}, of the parts and of the background.
+        density: activation of the raw density; colours pass a sigmoid.
         occupancy: finds empty space, which is then skipped where one scene is optimised; None renders all of it.
+        background: the scene's own, for opaque images and priors that are not told a colour; None leaves it to the task.
     """
 
-    def __init__(self, renderer: VolumeRenderer, density: Density | None, occupancy: Occupancy | None) -> None:
-        self.volume, self.density, self.occupancy = renderer, density or Density(), occupancy
+    def __init__(
+        self,
+        parts: Mapping[str, Sequence[str]],
+        renderer: VolumeRenderer,
+        learning_rates: Mapping[str, float],
+        density: Density | None,
+        occupancy: Occupancy | None,
+        background: LearnedBackground | None,
+    ) -> None:
+        self.volume, self.density = renderer, density or Density()
+        self.occupancy, self.background = occupancy, background
+        behind = () if background is None else background.names
+        named = {**parts, "background": behind}
+        self.learning_rates = {name: learning_rates[part] for part, names in named.items() for name in names}
+
+    @abstractmethod
+    def init_field(
+        self, scenes: int, generator: torch.Generator | None = None, views: PosedViews | None = None
+    ) -> dict[str, Tensor]:
+        """`init` of all but the background."""
+
+    def init(
+        self,
+        scenes: int,
+        generator: torch.Generator | None = None,
+        views: PosedViews | None = None,
+        points: PointCloud | None = None,
+    ) -> dict[str, Tensor]:
+        behind = {} if self.background is None else self.background.init(scenes, generator)
+        return {**self.init_field(scenes, generator, views), **behind}
 
     @abstractmethod
     def field(
@@ -134,10 +165,6 @@ class VolumeRepresentation(Representation):
             ValueError: there are sources; only image-based fields have them.
         """
 
-    def behind(self, raw: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
-        """The scene's own background, see `FieldScene`."""
-        return None
-
     def cost(self, raw: Mapping[str, Tensor]) -> int:
         """Memory that a sample takes, relative to a small MLP."""
         return 1
@@ -146,7 +173,8 @@ class VolumeRepresentation(Representation):
         alone = len(next(iter(raw.values()))) == 1
         occupied = self.occupancy.cells if self.occupancy is not None and alone else None
         field = functools.partial(self.field, raw)
-        return FieldScene(field, self.volume, _learned(raw), occupied, self.behind(raw), self.cost(raw))
+        behind = None if self.background is None else functools.partial(self.background, raw)
+        return FieldScene(field, self.volume, _learned(raw), occupied, behind, self.cost(raw))
 
     def density_control(
         self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
@@ -170,11 +198,8 @@ class Fields(VolumeRepresentation):
     Args:
         encoding: points to features.
         head: features to raw density and colour.
-        renderer: marches rays.
         learning_rates: of the encoding's, the head's and the background's raw tensors, {encoding, head, background}.
-        density: activation of the raw density; colours pass a sigmoid.
-        occupancy: finds empty space, which is then skipped where one scene is optimised; None renders all of it.
-        background: the scene's own, for opaque images and priors that are not told a colour; None leaves it to the task.
+        renderer, density, occupancy, background: as in `VolumeRepresentation`.
     """
 
     def __init__(
@@ -187,26 +212,16 @@ class Fields(VolumeRepresentation):
         occupancy: Occupancy | None = None,
         background: LearnedBackground | None = None,
     ) -> None:
-        super().__init__(renderer, density, occupancy)
-        self.encoding, self.head, self.background = encoding, head, background
-        names = {
-            "encoding": encoding.names,
-            "head": head.names,
-            "background": () if background is None else background.names,
-        }
-        self.learning_rates = {name: learning_rates[part] for part, own in names.items() for name in own}
+        parts = {"encoding": encoding.names, "head": head.names}
+        super().__init__(parts, renderer, learning_rates, density, occupancy, background)
+        self.encoding, self.head = encoding, head
 
-    def init(
-        self,
-        scenes: int,
-        generator: torch.Generator | None = None,
-        views: PosedViews | None = None,
-        points: PointCloud | None = None,
+    def init_field(
+        self, scenes: int, generator: torch.Generator | None = None, views: PosedViews | None = None
     ) -> dict[str, Tensor]:
         return {
             **self.encoding.init(scenes, generator),
             **self.head.init(self.encoding.channels, scenes, generator),
-            **({} if self.background is None else self.background.init(scenes, generator)),
         }
 
     def field(
@@ -216,9 +231,6 @@ class Fields(VolumeRepresentation):
             raise ValueError("this field has no source views; leave sources at None")
         out = self.head(raw, self.encoding(raw, points))
         return self.density(out[..., 0], points), out[..., 1:].sigmoid()
-
-    def behind(self, raw: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
-        return None if self.background is None else functools.partial(self.background, raw)
 
     def renderer(self, device: torch.device) -> str:
         return f"nerfacc, encoding by {self.encoding.computed_by(device)}"

@@ -17,10 +17,11 @@ from torch import Tensor
 from diffusion3d.cameras import Cameras, orbit
 from diffusion3d.errors import UserError
 from diffusion3d.rendering.volume import VolumeRenderer
+from diffusion3d.representations.background import LearnedBackground
 from diffusion3d.representations.field import Density, VolumeRepresentation
 from diffusion3d.representations.heads import MLP
 from diffusion3d.representations.occupancy import Occupancy
-from diffusion3d.views import PointCloud, PosedViews
+from diffusion3d.views import PosedViews
 
 OCTAVES = 4
 SAME = 1e-5
@@ -35,14 +36,13 @@ class IBPlanes(VolumeRepresentation):
 
     Args:
         head: decodes fused features.
-        renderer: marches rays.
-        learning_rates: of the maps and of the network, {maps, head}.
+        learning_rates: of the maps, of the network and of the background, {maps, head, background}.
         sources: cameras around the object, or the first, evenly spaced, of the views that are fitted; at most that many.
         features: of each map.
         size: side of the pixel-aligned maps; the polar ones are as high and twice as wide at half of it.
         width: of the fused features.
-        density: activation of the raw density; colours pass a sigmoid.
-        occupancy: finds empty space, as all sources see it.
+        renderer, density, background: as in `VolumeRepresentation`.
+        occupancy: as there; space is empty where it is for all sources together.
     """
 
     def __init__(
@@ -56,26 +56,20 @@ class IBPlanes(VolumeRepresentation):
         width: int = 32,
         density: Density | None = None,
         occupancy: Occupancy | None = None,
+        background: LearnedBackground | None = None,
     ) -> None:
-        super().__init__(renderer, density, occupancy)
         if min(sources, features, size // 2, width) < 1:
             raise UserError(
                 f"representation: sources={sources}, features={features}, width={width} must be positive, size={size} at "
                 "least 2"
             )
+        parts = {"maps": ("maps", "polar"), "head": ("fuse", "score", *head.names)}
+        super().__init__(parts, renderer, learning_rates, density, occupancy, background)
         self.head = head
         self.sources, self.features, self.size, self.width = sources, features, size, width
-        self.learning_rates = {
-            **dict.fromkeys(("maps", "polar"), learning_rates["maps"]),
-            **dict.fromkeys(("fuse", "score", *head.names), learning_rates["head"]),
-        }
 
-    def init(
-        self,
-        scenes: int,
-        generator: torch.Generator | None = None,
-        views: PosedViews | None = None,
-        points: PointCloud | None = None,
+    def init_field(
+        self, scenes: int, generator: torch.Generator | None = None, views: PosedViews | None = None
     ) -> dict[str, Tensor]:
         if views is None:
             azimuth = torch.arange(self.sources).float()[None] * (360.0 / self.sources)

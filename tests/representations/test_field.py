@@ -10,7 +10,7 @@ from choices import cameras, choices, chosen
 from diffusion3d.errors import UserError
 from diffusion3d.representations.base import SceneParameters
 from diffusion3d.representations.encodings import FactorisedVoxels, Frequency, HashGrid, Triplane, Voxels
-from diffusion3d.representations.field import Density, Fields
+from diffusion3d.representations.field import Density, VolumeRepresentation
 from diffusion3d.representations.occupancy import DECAY, Occupancy
 from diffusion3d.tasks.build import build
 
@@ -114,11 +114,11 @@ def test_occupancy_forgets_the_fog_that_a_scene_starts_with():
     assert occupancy.cells[-3:].all() and not occupancy.cells[:-3].any()
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", [*FIELDS, "ib_planes"])
 def test_skipping_empty_space_changes_little_and_saves_a_lot(name):
     """Of a scene that starts as a ball in a void."""
     ball = ["representation.density.bias=-8.0", "representation.density.blob=12.0"]
-    representation: Fields = build(chosen("representation", name, *ball))
+    representation: VolumeRepresentation = build(chosen("representation", name, *ball))
     owner = SceneParameters(representation, representation.init(1, torch.Generator().manual_seed(0)))
     evaluated = []
     field = representation.field
