@@ -81,6 +81,8 @@ RANGES: dict[str, tuple[float, float]] = {
 alone. The classes know the ranges of what is theirs alone."""
 FILLED = ("task.batches", "prior.network.channels")
 """Lists that may not be empty."""
+FOLDERS = ("paths.output", "paths.data")
+"""Text that may not be null."""
 LENGTHS = {"task.elevation": 2, "camera.elevation": 2, "task.background": 3, "task.betas": 2}
 """Of lists, where such a key exists."""
 SCHEDULE_KEYS = {"from", "to", "start", "end"}
@@ -132,6 +134,9 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
     for key in FILLED:
         if find(config, key) == []:
             raise UserError(f"{key}=[] is empty; leave it out for the default")
+    for key in FOLDERS:
+        if key in known and find(config, key) is None:
+            raise UserError(f"{key}=null is no folder; leave it out for {find(defaults, key)}")
     for key, length in LENGTHS.items():
         value = find(config, key)
         if isinstance(value, list) and len(value) != length:

@@ -119,7 +119,7 @@ def main() -> int:
     if processes.rank() > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     typed = sys.argv[1:]
-    flags = {argument for argument in typed if argument.startswith("-")}
+    flags = {argument.partition("=")[0] for argument in typed if argument.startswith("-")}
     overrides = [argument for argument in typed if argument not in ("-m", "--multirun")]
     logging.basicConfig(format="%(message)s")
     logging.raiseExceptions = False  # a run.log that cannot be written to costs no traceback

@@ -21,6 +21,7 @@ DEFAULTS = {
     },
     "terms": {"size": {"_target_": "t.Size", "weight": 0.5, "limit": 0.1}, "ramp": {"from": 0.0, "to": 1.0}},
     "open": {},
+    "paths": {"output": "outputs"},
 }
 
 
@@ -100,6 +101,7 @@ def test_fitting_values_pass(good):
         ({"terms__ramp": {"from": 0.0, "to": float("nan")}}, r"terms.ramp.to=nan is not a number"),
         ({"open": {"list": [1.0, {"a": float("nan")}]}}, r"open.list.a=nan is not a number"),
         ({"terms__size__limit": -0.5}, r"terms.size.limit=-0.5 must be a number, at least 0"),
+        ({"paths__output": None}, r"paths.output=null is no folder; leave it out for outputs"),
         ({"precision": "fp8"}, r"precision=fp8 is not one of auto, fp32, bf16"),
     ],
 )

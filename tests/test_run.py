@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parent
 TOY = [f"hydra.searchpath=[{TESTS / 'configs'}]", "task=toy", "logger=none"]
 ENVIRONMENT = {
@@ -55,8 +57,9 @@ def test_help_shows_groups_choices_and_examples(tmp_path):
     assert out.count("python -m diffusion3d.run") == 3
 
 
-def test_cfg_shows_the_config_with_a_literal_prompt(tmp_path):
-    code, out, err = finish(start("prompt=a (b", "--cfg", "job", cwd=tmp_path))
+@pytest.mark.parametrize("flag", [("--cfg", "job"), ("--cfg=job",)])
+def test_cfg_shows_the_config_with_a_literal_prompt(tmp_path, flag):
+    code, out, err = finish(start("prompt=a (b", *flag, cwd=tmp_path))
     assert (code, err) == (0, "")
     assert "prompt: a (b" in out
 

@@ -184,8 +184,7 @@ def write(root: str | Path, spec: CacheSpec, count: int, workers: int = 2, progr
             wanted = min(count - number * SHARD, SHARD)
             if done[:wanted].all():
                 continue
-            made_by = json.loads((folder / "shard.json").read_text())["fingerprint"]
-            if made_by != FINGERPRINT:
+            if _fingerprint(folder) != FINGERPRINT:
                 raise UserError(f"{folder} is unfinished and was begun by other code: delete it to render it again")
             jobs.append((number, done))
         todo = sum(int((1 - done[: count - number * SHARD]).sum()) for number, done in jobs)
@@ -200,6 +199,14 @@ def write(root: str | Path, spec: CacheSpec, count: int, workers: int = 2, progr
             else:
                 for number, _ in jobs:
                     _fill_shard(root, number, spec, count, lambda work: map(render_scene, work), bar)
+
+
+def _fingerprint(shard: Path) -> str | None:
+    """Of the code that began a shard; None where its note is missing or torn."""
+    try:
+        return str(json.loads((shard / "shard.json").read_text())["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _fill_shard(root: Path, number: int, spec: CacheSpec, count: int, run, bar: tqdm) -> None:

@@ -83,12 +83,14 @@ def test_other_arguments_are_refused(tmp_path):
         write(tmp_path, dataclasses.replace(SPEC, size=64), 1, workers=1, progress=False)
 
 
-def test_unfinished_shard_of_other_code_is_refused(tmp_path, monkeypatch):
+def test_unfinished_shard_of_other_code_is_refused(tmp_path):
     write(tmp_path, SPEC, 4, workers=1, progress=False)
     write(tmp_path, SPEC, 5, workers=1, progress=False)
-    monkeypatch.setattr(cache, "FINGERPRINT", "other")
-    with pytest.raises(UserError, match="shard_00001 is unfinished and was begun by other code"):
-        write(tmp_path, SPEC, 8, workers=1, progress=False)
+    note = tmp_path / "shard_00001" / "shard.json"
+    for content in ('{"fingerprint": "other"}', '{"finger'):
+        note.write_text(content)
+        with pytest.raises(UserError, match="shard_00001 is unfinished and was begun by other code"):
+            write(tmp_path, SPEC, 8, workers=1, progress=False)
     shutil.rmtree(tmp_path / "shard_00001")
     write(tmp_path, SPEC, 8, workers=1, progress=False)
     assert len(ToyboxCache(tmp_path)) == 8
