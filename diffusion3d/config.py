@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,13 +22,12 @@ from diffusion3d.checks import check_capabilities, check_values, find, leaves, s
 from diffusion3d.errors import UserError, one_line, unwritable
 from diffusion3d.files import write_text
 from diffusion3d.naming import run_name, shaping, sweep_job_name
-from diffusion3d.overrides import escape, key_of
+from diffusion3d.overrides import escape, key_of, secrets
 
 PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")
 """One that is not escaped."""
-SECRET_NAME = re.compile(r"key|token|secret|passw", re.IGNORECASE)
 
 
 @contextmanager
@@ -118,16 +116,19 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"{error.full_key} must be given: {error.full_key}=...") from None
     except OmegaConfBaseException as error:
         raise UserError(f"cannot resolve {error.full_key}: {one_line(error)}") from None
-    secrets = [value for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= 8]
+    return masked(content)
+
+
+def masked(content: Any) -> Any:
+    """Dicts and lists with "***" for the values of secret environment variables in their strings."""
+    hidden = secrets().values()
 
     def mask(text: str) -> str:
-        for secret in secrets:
+        for secret in hidden:
             text = text.replace(secret, "***")
         return text
 
-    masked = _map_strings(content, mask)
-    assert isinstance(masked, dict)
-    return masked
+    return _map_strings(content, mask)
 
 
 def save_config(content: Mapping[str, Any], path: Path) -> None:

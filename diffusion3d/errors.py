@@ -50,15 +50,17 @@ def exhausted(error: BaseException) -> RunError | None:
     if isinstance(error, OSError) and error.errno in FULL:
         place = f" to {error.filename}" if error.filename else ""
         return RunError(
-            f"cannot write{place}: {error.strerror}; make room and go on with run.resume=DIR: the last checkpoint is kept"
+            f"cannot write{place}: {error.strerror}; make room and go on with run.resume=DIR, from the last checkpoint if "
+            "there was one"
         )
     said_so = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
     if said_so or isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         size = re.search(r"to allocate ([\d.]+ \w+)", str(error))
         return RunError(
-            f"out of memory{f' for {size[1]}' if size else ''}; lower what a step holds: camera.size, camera.views or "
+            f"out of memory{f' for {size[1]}' if size else ''}; lower what is held at once: camera.size, camera.views or "
             "representation.count of a distillation, task.views, task.pixels or data.size of a fit, task.batches of a "
-            "training; the last checkpoint is kept"
+            "training, task.views of samples, task.size of videos, task.size, task.views or task.resolution of an export; "
+            "checkpoints are kept"
         )
     return None
 

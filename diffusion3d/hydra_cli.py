@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from filelock import Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,14 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion3d.config import CONF_DIR, check, compose, explained, hydra_app
 from diffusion3d.errors import RunError, UserError
-from diffusion3d.naming import short_hash
+from diffusion3d.naming import INCIDENTAL, short_hash
 from diffusion3d.overrides import escape, key_of, quote, swept_keys, to_hydra
 from diffusion3d.plan import show_plan
 from diffusion3d.sweeps import TABLE, read_jobs, write_table
 
 log = logging.getLogger(__name__)
 
-INCIDENTAL = re.compile(r"hydra[/.]launcher.*|logger(\..*)?|viewer(\..*)?|tags|run\.(trust|debug|dry_run)")
+SAME_SWEEP = re.compile(rf"{INCIDENTAL}|hydra[/.]launcher.*")
 """Keys that leave a sweep the same: its directory is named by the others."""
 
 SHOW = {
@@ -62,7 +63,7 @@ def sweep(overrides: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
     if "run.resume" in keys:
         raise UserError("run.resume continues one run; leave -m out: a sweep that is repeated continues its jobs")
     if "hydra.sweep.dir" not in keys:
-        same = sorted((override for override in given if not INCIDENTAL.fullmatch(key_of(override))), key=key_of)
+        same = sorted((override for override in given if not SAME_SWEEP.fullmatch(key_of(override))), key=key_of)
         given.append(f"hydra.sweep.dir=${{paths.output}}/sweep_{short_hash(same)}")
     with hydra_app() as app, explained(app, given):
         swept = swept_keys(given)
@@ -87,18 +88,21 @@ def sweep(overrides: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
         except BaseException as error:
             stopped = error
         failed, total = _report(directory, before, whole=stopped is None)
+        unwritten = _write_table(directory)
         if failed and (searching or stopped is None) and not isinstance(stopped, KeyboardInterrupt):
             raise RunError(f"{failed} of {total} jobs failed") from stopped
         if stopped is not None:
             raise stopped
+        if unwritten is not None:
+            raise unwritten
         best = directory / "optimization_results.yaml"
         if searching and best.exists():
             log.info("best: %s", OmegaConf.to_container(OmegaConf.load(best)))
 
 
 def _report(directory: Path, before: Mapping[Path, int], whole: bool) -> tuple[int, int]:
-    """Write the table and log what came of a sweep; (jobs that failed since `before`, all jobs)."""
-    jobs = write_table(directory) if directory.is_dir() else []
+    """Log what came of a sweep; (jobs that failed since `before`, all jobs)."""
+    jobs = read_jobs(directory)
     failed = [found for found in jobs if found.status == "failed" and found.stamp != before.get(found.directory)]
     for found in failed:
         log.error("failed: %s: %s", found.directory.name, found.error)
@@ -106,6 +110,19 @@ def _report(directory: Path, before: Mapping[Path, int], whole: bool) -> tuple[i
     advice = "" if whole and not counts["cut"] else "; the same command goes on with the rest"
     log.info("%s in %s%s", ", ".join(f"{n} {status}" for status, n in counts.items()), directory / TABLE, advice)
     return len(failed), len(jobs)
+
+
+def _write_table(directory: Path) -> RunError | None:
+    """Write the table of a sweep's jobs; the error, logged, that hinders it."""
+    try:
+        if directory.is_dir():
+            write_table(directory)
+    except (OSError, Timeout) as error:
+        why = "other processes keep it locked" if isinstance(error, Timeout) else error.strerror
+        unwritten = RunError(f"cannot write {directory / TABLE}: {why}; the same command writes it, and repeats no job")
+        log.error(unwritten)
+        return unwritten
+    return None
 
 
 def _show_plans(app: Hydra, config: DictConfig, given: Sequence[str]) -> None:

@@ -15,6 +15,9 @@ MAX_BYTES = 76
 
 SLUG_BYTES = 28
 
+INCIDENTAL = r"(logger|viewer)(\..*)?|tags|run\.(resume|trust|debug|dry_run)"
+"""Keys, as a regular expression, that shape no result: they say how a run is found, watched and begun."""
+
 
 def slug(text: str, limit: int = SLUG_BYTES) -> str:
     """The text in lower-case ASCII letters, digits and dashes, at most `limit` of them.
@@ -41,7 +44,9 @@ def short_hash(content: Any) -> str:
 def shaping(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a resolved config shapes the result of its run."""
     kept = {
-        key: value for key, value in config.items() if key not in ("hydra", "run", "paths", "logger", "viewer", "tags")
+        key: value
+        for key, value in config.items()
+        if key not in ("hydra", "paths", "run") and not re.fullmatch(INCIDENTAL, key)
     }
     task = {key: value for key, value in config["task"].items() if key not in ("score", "direction")}
     return {**kept, "task": task, "source": config.get("run", {}).get("source")}

@@ -11,15 +11,26 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from diffusion3d.errors import UserError
 from diffusion3d.files import write_text
+from diffusion3d.naming import INCIDENTAL
 
-HARMLESS = re.compile(
-    r"task\.(steps|minutes)|logger(\..*)?|viewer(\..*)?|tags|run\.(resume|trust|debug|dry_run)|hydra\..*"
-)
+HARMLESS = re.compile(rf"{INCIDENTAL}|task\.(steps|minutes)|hydra\..*")
 """Keys that may be typed beside `run.resume`: they leave the steps already done as they are."""
+
+TYPED_AGAIN = ("run.trust=[]", "viewer.enabled=false", "viewer.host=127.0.0.1")
+"""What a resumed run has unless it was typed beside `run.resume`: no run directory, nor configs that it leads to, may give
+itself trust or open a port."""
+
+SECRET_NAME = re.compile(r"key|token|secret|passw", re.IGNORECASE)
+
+
+def secrets() -> dict[str, str]:
+    """{name: value} of the environment variables whose names say that they hold a secret, of 8 characters and more."""
+    return {name: value for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= 8}
 
 
 def escape(text: str) -> str:
@@ -48,7 +59,7 @@ def to_hydra(typed: Sequence[str], multirun: bool = False) -> list[str]:
     `viewer=true` is short for `viewer.enabled=true`.
 
     Raises:
-        UserError: an argument is not `key=value` or not valid text.
+        UserError: an argument is not `key=value`, not valid text, or holds a secret, which would be saved with the run.
     """
     overrides = []
     for argument in typed:
@@ -60,6 +71,12 @@ def to_hydra(typed: Sequence[str], multirun: bool = False) -> list[str]:
             )
         if not _is_text(argument):
             raise UserError(f"{argument!r} is not valid UTF-8 text")
+        for variable, secret in secrets().items():
+            if secret in argument:
+                raise UserError(
+                    f"an override holds the value of {variable}, and overrides are saved with a run: "
+                    f"type '${{oc.env:{variable}}}' in its place, in single quotes"
+                )
         if name == "prompt":
             texts = split_prompts(value) if multirun else [value]
             overrides.append(f"{key}={','.join(quote(escape(text)) for text in texts)}")
@@ -137,7 +154,8 @@ def resumed(directory: Path, overrides: Sequence[str]) -> list[str]:
     """The overrides of a run that is to be continued, with what was typed beside `run.resume`.
 
     Raises:
-        UserError: the directory holds no run, or something was typed that would change what it computes.
+        UserError: the directory holds no run, its configs come from a package and nothing typed says that this may be
+            imported, or something was typed that would change what it computes.
     """
     refused = [key_of(override) for override in overrides if not HARMLESS.fullmatch(key_of(override))]
     if refused:
@@ -148,12 +166,18 @@ def resumed(directory: Path, overrides: Sequence[str]) -> list[str]:
         )
     saved = load_overrides(directory)
     typed = {key_of(override) for override in overrides}
-    kept = [override for override in saved if key_of(override) not in typed]
+    kept = [override for override in (*saved, *TYPED_AGAIN) if key_of(override) not in typed]
+    for override in kept:
+        if key_of(override) == "hydra.searchpath" and not _leads_to_folders(override):
+            raise UserError(
+                f"{directory} takes configs from more than folders, and to look there imports it; if you trust it, add "
+                f"{override.lstrip('+')}"
+            )
     return [*kept, *overrides, f"hydra.run.dir={quote(escape(str(directory)))}"]
 
 
 def save_overrides(overrides: Sequence[str], path: Path) -> None:
-    """Write what reproduces a run: its overrides but those that say where it runs."""
+    """Write what reproduces a run: its overrides but those that say where it runs, who watches it and what is trusted."""
     write_text(path, yaml.safe_dump(_reproducing(overrides), allow_unicode=True, width=10**6))
 
 
@@ -166,18 +190,32 @@ def load_overrides(directory: Path) -> list[str]:
     path = directory / "overrides.yaml"
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, list):
+            raise TypeError
+        return _reproducing(content)
     except OSError as error:
         raise UserError(f"{directory} is not a run directory: cannot read {path.name} ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        content = None
-    if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
-        raise UserError(f"{path} is damaged: it should be a list of overrides")
-    return _reproducing(content)
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, HydraException):
+        raise UserError(f"{path} is damaged: it should be a list of overrides") from None
 
 
 def _reproducing(overrides: Sequence[str]) -> list[str]:
-    """Without run.resume and what concerns Hydra, searchpath excepted."""
-    return [o for o in overrides if key_of(o) != "run.resume" and not re.match(r"hydra\b(?!\.searchpath)", key_of(o))]
+    """Without what concerns the run itself, viewer and Hydra; but with run.source and hydra.searchpath."""
+    keys = [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(list(overrides))]
+    return [
+        override
+        for override, key in zip(overrides, keys, strict=True)
+        if key in ("run.source", "hydra.searchpath") or not re.match(r"(run|viewer|hydra)\b", key)
+    ]
+
+
+def _leads_to_folders(searchpath: str) -> bool:
+    """Whether all that an override of hydra.searchpath names are folders: nothing is imported to look into them."""
+    places: Any = OverridesParser.create().parse_override(searchpath).value()
+    return all(
+        str(place).startswith("file://") or not re.search(r"://|\$\{", str(place))
+        for place in (places if isinstance(places, list) else [places])
+    )
 
 
 def _is_text(argument: str) -> bool:

@@ -18,11 +18,12 @@ from filelock import FileLock, Timeout
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from diffusion3d.config import check, difference, read_config, swept_overrides
+from diffusion3d.config import check, difference, masked, read_config, swept_overrides
 from diffusion3d.errors import RunError, UserError, summary, user_error
 from diffusion3d.files import write_text
 from diffusion3d.naming import numbered
 from diffusion3d.overrides import key_of, value_of
+from diffusion3d.tasks.run_dir import Locked, lock
 
 log = logging.getLogger(__name__)
 
@@ -97,24 +98,30 @@ def run_sweep_job(
         with suppress(OSError):
             os.chdir(hydra.runtime.cwd)  # where a cluster started this process, relative paths lead elsewhere
     directory, score = Path(hydra.runtime.output_dir), config.task.get("score")
-    swept = {key_of(override): value_of(override) for override in swept_overrides(hydra)}
+    swept = masked({key_of(override): value_of(override) for override in swept_overrides(hydra)})
     facts = {"number": hydra.job.num, "swept": swept, "error": ""}
     try:
         directory = _place(config, directory)
-        done = _read_json(directory / "metrics.json")
-        if done is not None:
-            log.info("done before: %s", directory)
-            return Outcome(done, score=score)
-        _write_json(directory / JOB, facts)
-        _try_table(directory.parent)
-        app = GlobalHydra.instance().hydra
-        assert app is not None
-        check(app, config, hydra)
-        return Outcome(work(directory, swept), score=score)
+        with lock(directory):
+            done = _read_json(directory / "metrics.json")
+            if done is not None:
+                log.info("done before: %s", directory)
+                return Outcome(done, score=score)
+            _write_json(directory / JOB, facts)
+            _try_table(directory.parent)
+            app = GlobalHydra.instance().hydra
+            assert app is not None
+            try:
+                check(app, config, hydra)
+                return Outcome(work(directory, swept), score=score)
+            except Exception as error:
+                with suppress(OSError):
+                    _write_json(directory / JOB, {**facts, "error": summary(user_error(error))})
+                raise
     except Exception as error:  # a failed job must not stop a sweep
+        if isinstance(error, Locked):
+            log.warning(error)
         line = summary(user_error(error))
-        with suppress(OSError):
-            _write_json(directory / JOB, {**facts, "error": line})
         return Outcome(error=RunError(line), score=score)  # of any other class it might not reach another process
     finally:
         _try_table(directory.parent)

@@ -109,7 +109,47 @@ def test_resumed_repeats_the_run_and_takes_what_cannot_change_it(tmp_path):
     save_overrides([*started, "run.resume='/old'"], tmp_path / "overrides.yaml")
     assert load_overrides(tmp_path) == started[:-1]
     again = resumed(tmp_path, ["logger=none", "task.steps=9"])
-    assert again == [*started[:2], started[3], "logger=none", "task.steps=9", f"hydra.run.dir='{tmp_path}'"]
+    kept = [*started[:2], started[3], "run.trust=[]", "viewer.enabled=false", "viewer.host=127.0.0.1"]
+    assert again == [*kept, "logger=none", "task.steps=9", f"hydra.run.dir='{tmp_path}'"]
+
+
+def test_resumed_takes_trust_and_viewers_from_what_is_typed_alone(tmp_path):
+    hostile = [
+        "run.trust=[evil]",
+        "run={trust:[evil]}",
+        "viewer.host=0.0.0.0",
+        "viewer={enabled:true}",
+        "~run",
+        "~viewer",
+    ]
+    (tmp_path / "overrides.yaml").write_text(yaml.safe_dump(["task=toy", *hostile, "hydra={mode:MULTIRUN}"]))
+    place = f"hydra.run.dir='{tmp_path}'"
+    unless_typed = ["run.trust=[]", "viewer.enabled=false", "viewer.host=127.0.0.1"]
+    assert resumed(tmp_path, []) == ["task=toy", *unless_typed, place]
+    typed = ["run.trust=[mine]", "viewer.enabled=true"]
+    assert resumed(tmp_path, typed) == ["task=toy", unless_typed[2], *typed, place]
+    save_overrides(["task=toy", *typed, "run.source='/x'"], tmp_path / "overrides.yaml")
+    assert load_overrides(tmp_path) == ["task=toy", "run.source='/x'"]
+
+
+@pytest.mark.parametrize("place", ["pkg://evil", "structured://evil", "'${oc.decode:x}'", "a,pkg://evil"])
+def test_resumed_looks_into_folders_alone_unless_more_is_typed(place, tmp_path):
+    path = f"hydra.searchpath=[{place}]"
+    save_overrides([path], tmp_path / "overrides.yaml")
+    with pytest.raises(UserError, match=f"if you trust it, add {re.escape(path)}$"):
+        resumed(tmp_path, [])
+    assert path in resumed(tmp_path, [path])
+    save_overrides(["hydra.searchpath=[a,file:///b]"], tmp_path / "overrides.yaml")
+    assert "hydra.searchpath=[a,file:///b]" in resumed(tmp_path, [])
+
+
+@pytest.mark.parametrize("multirun", [False, True])
+def test_secrets_are_refused_in_overrides(multirun, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    with pytest.raises(UserError, match=r"holds the value of HF_TOKEN.*type '\$\{oc.env:HF_TOKEN\}'") as caught:
+        to_hydra(["seed=1", "prior.model=https://x:hf_verysecret@y"], multirun)
+    assert "verysecret" not in str(caught.value)
+    assert to_hydra(["prior.model=${oc.env:HF_TOKEN}"], multirun) == ["prior.model=${oc.env:HF_TOKEN}"]
 
 
 @pytest.mark.parametrize("typed", ["prompt='x'", "task=other", "task.lr=1", "seed=2", "~terms.size", "+task.x=1"])
@@ -119,7 +159,7 @@ def test_resumed_refuses_what_would_change_the_result(typed, tmp_path):
         resumed(tmp_path, [typed])
 
 
-@pytest.mark.parametrize("content", [None, "", "{a: 1}", "[1, 2]", "[a", "\x00"])
+@pytest.mark.parametrize("content", [None, "", "{a: 1}", "[1, 2]", "[a", "\x00", "[a]", "['a=[']"])
 def test_directories_without_overrides_are_refused(content, tmp_path):
     if content is not None:
         (tmp_path / "overrides.yaml").write_text(content)

@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 
+from diffusion3d import sweeps
 from diffusion3d.errors import Interrupted, RunError, UserError
 from diffusion3d.hydra_cli import sweep
 from diffusion3d.run import job
 from diffusion3d.sweeps import Outcome, read_jobs, write_table
+from diffusion3d.tasks import run_dir
 from diffusion3d.tasks.facts import peak_memory
 
 TESTS = Path(__file__).parent
@@ -140,6 +144,60 @@ def test_tables_hold_what_there_is(tmp_path):
         **dict.fromkeys(["job", "x", "loss", "seconds", "peak_memory_mb"], ""),
         **{"status": "failed", "y": "b, c", "error": "bad\tluck"},
     }
+
+
+def test_a_job_that_another_process_works_on_is_left_to_it(tmp_path, caplog):
+    typed = [*TOY, "task.steps=2", "seed=1,2", "hydra.sweep.dir=sweep"]
+    sweep(typed, job)
+    [theirs] = Path("sweep").glob("seed-1_*")
+    (theirs / "metrics.json").unlink()
+    before = (theirs / "job.json").stat().st_mtime_ns
+    with FileLock(theirs / ".lock"):
+        sweep(typed, job)
+    assert f"{theirs.absolute()} is being written by another process" in caplog.text
+    assert (theirs / "job.json").stat().st_mtime_ns == before
+    assert [row["status"] for row in table()] == ["cut", "done"]
+
+
+def test_a_job_that_another_process_has_just_finished_is_not_done_again(tmp_path, monkeypatch, caplog):
+    typed = [*TOY, "task.steps=2", "seed=1", "task.sleep=0,0.001", "hydra.sweep.dir=sweep"]
+    sweep(typed, job)
+    finished = {path: path.read_bytes() for path in Path("sweep").absolute().glob("*/metrics.json")}
+    for path in finished:
+        path.unlink()
+
+    @contextmanager
+    def lock(directory):
+        (directory / "metrics.json").write_bytes(finished[directory / "metrics.json"])  # the other ends here
+        with run_dir.lock(directory):
+            yield
+
+    monkeypatch.setattr(sweeps, "lock", lock)
+    caplog.clear()
+    sweep(typed, job)
+    assert caplog.text.count("done before: ") == 2
+    assert {path: path.read_bytes() for path in finished} == finished
+
+
+def test_a_table_that_cannot_be_written_hides_no_failure(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sweeps, "LOCK_SECONDS", 0.01)
+    typed = [*TOY, "task.steps=2", "hydra.sweep.dir=sweep"]
+    Path("sweep").mkdir()
+    with FileLock("sweep/.lock"):
+        with pytest.raises(RunError, match="^1 of 2 jobs failed$"):
+            sweep([*typed, "task.nan_at=null,1"], job)
+        assert "is nan at step 1" in caplog.text and "sweep.csv: other processes keep it locked" in caplog.text
+        with pytest.raises(
+            RunError, match="cannot write .*sweep.csv: other processes keep it locked; the same command"
+        ):
+            sweep([*typed, "task.nan_at=null,null"], job)
+
+
+def test_secrets_do_not_reach_the_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "verysecret")
+    sweep([*TOY, "task.steps=2", "paths.output=x,${oc.env:MY_TOKEN}", "hydra.sweep.dir=sweep"], job)
+    assert [row["paths.output"] for row in table()] == ["x", "***"]
+    assert not [path for path in Path("sweep").rglob("*") if path.is_file() and b"verysecret" in path.read_bytes()]
 
 
 def test_an_outcome_is_a_number_for_a_search():

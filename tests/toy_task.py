@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ class Toy:
 
         def losses(step: int) -> dict[str, Tensor]:
             time.sleep(task.sleep)
+            if step == task.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
             if task.fail is not None and step == 5:
                 raise RuntimeError(task.fail)
             target = torch.randn(8) + random.random() + float(np.random.rand())
@@ -63,6 +67,8 @@ class Toy:
         def preview(done: int) -> None:
             path = run.path("previews", f"{done:06d}.txt")
             path.write_text(str(random.random()))
+            if task.scores:
+                run.log(done - 1, {"score": float(x.detach().square().sum())})
 
         loop(
             run,

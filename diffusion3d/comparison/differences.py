@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from diffusion3d.checks import find
 from diffusion3d.comparison.runs import FoundRun
 from diffusion3d.comparison.texts import clean
+from diffusion3d.naming import INCIDENTAL
 
-SKIPPED = ("hydra", "paths", "logger", "viewer", "run.resume", "run.trust", "run.debug", "run.dry_run")
+SKIPPED = re.compile(rf"{INCIDENTAL}|hydra|paths")
 """They say where and how a run was made, not what it made."""
 DECLARATIONS = ("uses", "provides", "needs")
 
@@ -41,7 +43,7 @@ def differing(runs: Sequence[FoundRun]) -> tuple[dict[str, bool], list[dict[str,
 def _values(node: Mapping[str, Any], typed: Collection[str], prefix: str = "") -> Iterator[tuple[str, Value]]:
     for name, value in node.items():
         key = f"{prefix}{name}"
-        if key in SKIPPED or name in DECLARATIONS or name == "_target_":
+        if SKIPPED.fullmatch(key) or name in DECLARATIONS or name == "_target_":
             continue
         if isinstance(value, Mapping):
             if "_target_" in value or key in typed:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 
-from diffusion3d.config import SECRET_NAME
+from diffusion3d.overrides import secrets
 
 LONGEST = 2000
 PART = r"""[/\\]+[^\s/\\'"<>|:,;()\[\]{}]+"""
@@ -30,9 +29,8 @@ def clean(text: str, key: str = "") -> str:
     """
     if SECRET_KEY.search(key):
         return "***"
-    for name, value in os.environ.items():
-        if len(value) >= 8 and SECRET_NAME.search(name):
-            text = text.replace(value, "***")
+    for value in secrets().values():
+        text = text.replace(value, "***")
     if len(text) > LONGEST:
         text = text[:LONGEST] + "…"
     text = KEY_OF_40.sub(r"\1…", TOKEN.sub("***", text))

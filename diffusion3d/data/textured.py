@@ -167,7 +167,7 @@ def read_mesh(
     what, suffix = files.describe(name), PurePosixPath(name).suffix.lower()
     content = files.read(name)
     if suffix == ".ply":
-        _check_ply(content, what)
+        check_ply(content, what)
     resolver = Resolver(files, name)
     try:
         scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], resolver=resolver, process=False)
@@ -224,8 +224,7 @@ def _add(corners: _Corners, matrix: NDArray, part: trimesh.Trimesh, suffix: str,
     vertices, faces = np.asarray(part.vertices), np.asarray(part.faces)
     if not np.isfinite(vertices).all() or not np.isfinite(matrix).all():
         raise UserError(f"{what} has vertices that are NaN or infinite")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise UserError(f"{what} has faces of vertices that are not there")
+    check_faces(faces, len(vertices), what)
     tints, uv, texture = _look(part, suffix, what)
     if suffix == ".stl":
         part = part.copy()
@@ -309,9 +308,23 @@ def _reduce(texture: Array, vertices: NDArray, uv: NDArray, detail: float) -> Ar
     return np.concatenate([small[..., :3] / np.maximum(small[..., 3:], 1e-6), small[..., 3:]], 2)
 
 
-def _check_ply(content: bytes, what: str) -> None:
-    """Refuse a PLY without positions or faces, or an ASCII one whose lines are not as many as its header says; of binary ones
-    trimesh checks the length."""
+def check_faces(faces: NDArray[np.integer], vertices: int, what: str) -> None:
+    """Refuse faces [F, 3] that name vertices beyond so many.
+
+    Raises:
+        UserError: as above.
+    """
+    if faces.min() < 0 or faces.max() >= vertices:
+        raise UserError(f"{what} has faces of vertices that are not there")
+
+
+def check_ply(content: bytes, what: str) -> None:
+    """Refuse a PLY without positions, or an ASCII one whose lines are not as many as its header says; of binary ones trimesh
+    checks the length.
+
+    Raises:
+        UserError: as above.
+    """
     header, _, body = content.partition(b"end_header")
     lines = header.decode("ascii", "replace").split("\n")
     elements = [line.split() for line in lines if line.startswith("element ")]
@@ -323,7 +336,7 @@ def _check_ply(content: bytes, what: str) -> None:
     missing = {"x", "y", "z"} - fields
     if not body or missing or "vertex" not in counts:
         lacking = ", ".join(sorted(missing)) or "vertices or its end"
-        raise UserError(f"{what} is no PLY mesh: its header lacks {lacking}")
+        raise UserError(f"{what} is no whole PLY: its header lacks {lacking}")
     found = len([line for line in body.split(b"\n")[1:] if line.strip()])
     if b"format ascii" in header and found != sum(counts.values()):
         raise UserError(f"{what} has {found} lines of data, but its header says {sum(counts.values())}")

@@ -22,6 +22,7 @@ from diffusion3d.data.base import Splits
 from diffusion3d.data.files import folder, inside, read_text
 from diffusion3d.data.images import image_size
 from diffusion3d.data.shots import Intrinsics, Shot, check_pose, hold_out, make_shot, place, read_shots
+from diffusion3d.data.textured import check_ply
 from diffusion3d.errors import UserError
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg")
@@ -158,11 +159,14 @@ def _intrinsics(frame: Mapping[str, Any], width: float, height: float) -> Intrin
 def _points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
     """Points and sRGB colours of a PLY; grey where it has none."""
     try:
-        with path.open("rb") as file:
-            [cloud] = trimesh.load_scene(io.BytesIO(file.read()), file_type="ply", process=False).geometry.values()
+        content = path.read_bytes()
+        check_ply(content, str(path))
+        [cloud] = trimesh.load_scene(io.BytesIO(content), file_type="ply", process=False).geometry.values()
         points = np.array(cloud.vertices, np.float64)
         colors = getattr(cloud, "colors", None)
         colors = np.full((len(points), 3), 0.5) if colors is None or not len(colors) else np.array(colors[:, :3]) / 255
+    except UserError:
+        raise
     except Exception as error:  # whatever trimesh's readers raise
         raise UserError(f"{path} cannot be read as a PLY of points: {error}") from None
     if not len(points) or not np.isfinite(points).all():

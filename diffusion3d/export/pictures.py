@@ -1,8 +1,9 @@
-"""Turntables, contact sheets and grids."""
+"""Turntables, contact sheets and grids; their files are whole or not there."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diffusion3d.cameras import Cameras
+from diffusion3d.files import whole
 from diffusion3d.rendering.depth import seen_normals
 from diffusion3d.rendering.render import EMPTY_ALPHA, Render, composite
 from diffusion3d.representations.base import Scene
@@ -73,7 +75,12 @@ def write_video(path: Path, frames: Float[Tensor, "F C H W"], fps: int = 25) -> 
     frames = frames.expand(-1, 3, -1, -1)
     frames = frames[..., : frames.shape[-2] // 2 * 2, : frames.shape[-1] // 2 * 2]
     pictures = to_uint8(frames.movedim(1, -1))
-    imageio.imwrite(path, pictures, fps=fps, codec="libx264", quality=8, macro_block_size=1, pixelformat="yuv420p")
+    with whole(path) as temporary:
+        imageio.imwrite(
+            temporary, pictures, fps=fps, codec="libx264", quality=8, macro_block_size=1, pixelformat="yuv420p"
+        )
+        if b"moov" not in temporary.read_bytes():  # the index, written last; imageio does not ask how ffmpeg ended
+            raise OSError(errno.EIO, "ffmpeg stopped before its end; the disk may be full")
     return path
 
 
@@ -86,7 +93,9 @@ def write_gif(path: Path, frames: Float[Tensor, "F 3 H W"], fps: int = 20) -> Pa
         strip.paste(image, (0, row * height))
     palette = strip.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=round(1000 / fps), loop=0, optimize=True)
+    duration = round(1000 / fps)
+    with whole(path) as temporary:
+        indexed[0].save(temporary, save_all=True, append_images=indexed[1:], duration=duration, loop=0, optimize=True)
     return path
 
 
@@ -106,5 +115,6 @@ def write_grid(
         sheet.paste(
             picture.resize((count * width * scale, height * scale), Image.Resampling.LANCZOS), (0, top + margin)
         )
-    sheet.save(path)
+    with whole(path) as temporary:
+        sheet.save(temporary)
     return path

@@ -64,6 +64,11 @@ def knots(*scheduled: Scheduled) -> list[float]:
 class Term(nn.Module, ABC):
     """A loss on a scene or its render, beside the guidance; called as guidance is."""
 
+    @property
+    def lit(self) -> bool:
+        """Whether it does nothing without normals, which only lit views have (`Shadings.lit`)."""
+        return False
+
     @abstractmethod
     def forward(self, scene: Scene, render: Render, cameras: Cameras, condition: Condition, step: Step) -> Tensor:
         """A scalar, to be minimised."""

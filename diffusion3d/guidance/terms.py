@@ -76,6 +76,10 @@ class Orientation(Regulariser):
     Only lit renders have normals (task.shading); on the others it is 0.
     """
 
+    @property
+    def lit(self) -> bool:
+        return self.weight != 0
+
     def measure(self, scene: Any, render: Render) -> Tensor:
         facing_away: Tensor | None = render.extras.get("facing_away")
         return render.alpha.new_zeros(()) if facing_away is None else facing_away.mean()

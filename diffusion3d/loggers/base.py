@@ -41,8 +41,11 @@ class Logger:
     def start(self, info: RunInfo) -> None:
         """Called once, before all others."""
 
+    def resume(self, step: int) -> None:
+        """The run goes on with this step: what was logged for it and later ones is void."""
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """The figures of one step."""
+        """The figures of one step, or more figures of the step before."""
 
     def image(self, step: int | None, name: str, path: Path) -> None:
         """A picture, as an encoded file; `step` is None for one of the result."""
@@ -65,6 +68,9 @@ class Loggers(Logger):
 
     def start(self, info: RunInfo) -> None:
         self._tell("start", info)
+
+    def resume(self, step: int) -> None:
+        self._tell("resume", step)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self._tell("log", step, metrics)

@@ -33,15 +33,16 @@ class TensorBoardLogger(Background):
         self._swept = {key: _plain(value) for key, value in info.swept.items()}
         return FileWriter(str(info.directory / "tensorboard"))
 
+    def resume(self, step: int) -> None:
+        self._last = step - 1
+        self.put(lambda writer: _forget(writer, step))
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        first = self._last == 0 and step > 0
         self._last = step
 
         def action(writer: Any) -> None:
             from torch.utils.tensorboard.summary import scalar
 
-            if first:
-                _forget(writer, step)
             for name, value in metrics.items():
                 writer.add_summary(scalar(name, value), step)
 

@@ -39,6 +39,9 @@ class TrackioLogger(Background):
             auto_log_cpu=False,
         )
 
+    def resume(self, step: int) -> None:
+        self._last = step - 1
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self._last = step
         self.put(lambda run: run.log(metrics, step=step))

@@ -54,6 +54,9 @@ class WandbLogger(Background):
         import wandb
 
         self._wandb = wandb
+        wandb.setup()  # starts its service
+        if self._off:  # while there was nothing to abandon
+            self.abandon()
         self._row = {"prompt": info.config.get("prompt"), "variant": variant(info)}
         mode: Any = (
             self.mode
@@ -122,8 +125,9 @@ class WandbLogger(Background):
         try:
             from wandb.sdk import wandb_setup
 
-            connection = wandb_setup.singleton()._connection
-            if connection is not None and connection._cleanup is not None:
+            setup = wandb_setup._singleton  # singleton() waits for a lock that is held while the service starts
+            connection = setup and setup._connection
+            if connection and connection._cleanup:
                 connection._cleanup()
         except Exception as error:  # no public way to do this: where wandb has changed, its exit may take longer
             log.debug("wandb's service was not let go: %s", one_line(error))

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion3d.errors import UserError
+from diffusion3d.files import whole_folder
 from diffusion3d.objectives.base import Objective, Share
 from diffusion3d.precision import autocast
 from diffusion3d.priors.stable_diffusion import StableDiffusion
@@ -135,6 +136,7 @@ class TextDistillation(Objective):
         return {}
 
     def export(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        self.prior.export(folder, facts)
-        self.encoder.save_pretrained(folder / self.part.encoder)
-        halve(folder / self.part.encoder)
+        with whole_folder(folder) as new:
+            self.prior.export(new, facts)
+            self.encoder.save_pretrained(new / self.part.encoder)
+            halve(new / self.part.encoder)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffusion3d.cameras import Cameras
 from diffusion3d.diffusion.condition import Condition, Prediction
 from diffusion3d.errors import UserError
-from diffusion3d.files import write_text
+from diffusion3d.files import whole_folder, write_text
 from diffusion3d.precision import autocast, compute_dtype
 from diffusion3d.priors import hub
 from diffusion3d.priors.base import Prior
@@ -261,16 +261,10 @@ class StableDiffusion(Prior):
     def save(self, folder: Path) -> None:
         """Write the pipeline as it is now in diffusers' format; UNet and VAE as they are, the rest as it came.
 
-        Of a kind that diffusers knows, `DiffusionPipeline.from_pretrained(folder)` draws with it.
+        Of a kind that diffusers knows, `DiffusionPipeline.from_pretrained(folder)` draws with it. It takes the place of all
+        that the folder held before.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         parts = self.kind.parts
-        self.network.save_pretrained(folder / "unet")
-        if self.vae is not None:
-            self.vae.save_pretrained(folder / "vae")
-        for part in set(parts) - {"unet", "vae"}:
-            if folder.resolve() != self.pipeline.path.resolve():
-                shutil.copytree(self.pipeline.path / part, folder / part, dirs_exist_ok=True)
         index = {
             name: [None, None] if isinstance(value, list) and name not in parts else value
             for name, value in self.pipeline.index.items()
@@ -278,13 +272,20 @@ class StableDiffusion(Prior):
         index["unet"] = ["diffusers", "UNet2DConditionModel"]
         if "requires_safety_checker" in index:
             index["requires_safety_checker"] = False
-        write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
+        with whole_folder(folder) as new:
+            self.network.save_pretrained(new / "unet")
+            if self.vae is not None:
+                self.vae.save_pretrained(new / "vae")
+            for part in set(parts) - {"unet", "vae"}:
+                shutil.copytree(self.pipeline.path / part, new / part)
+            write_text(new / "model_index.json", json.dumps(index, indent=2) + "\n")
 
     def export(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """A pipeline, for `prior.model`; the facts are in training.json."""
-        self.save(folder)
-        halve(folder)
-        write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
+        with whole_folder(folder) as new:
+            self.save(new)
+            halve(new)
+            write_text(new / "training.json", json.dumps(facts, indent=1) + "\n")
 
 
 def scale_embedding(scale: float, width: int) -> Float[Tensor, "1 D"]:

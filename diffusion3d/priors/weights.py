@@ -38,13 +38,16 @@ def find_weights(name: str) -> Path:
 
 
 def write_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
-    """Write float16 weights, and beside them `facts` and the weights' sha256 as JSON."""
+    """Write float16 weights, and beside them `facts` and the weights' sha256 as JSON.
+
+    A kill leaves the old pair, the new one, or weights without JSON, which are read as well.
+    """
     data = save_safetensors({name: value.half().contiguous().cpu() for name, value in module.state_dict().items()})
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-    content = {**facts, "sha256": hashlib.sha256(data).hexdigest()}
-    write_text(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+    content = json.dumps({**facts, "sha256": hashlib.sha256(data).hexdigest()}, indent=1) + "\n"
+    beside = path.with_suffix(".json")
+    beside.unlink(missing_ok=True)
+    write_bytes(path, data)
+    write_text(beside, content)
 
 
 def halve(folder: Path) -> None:

@@ -22,8 +22,8 @@ NORMAL_STEP = 1e-2
 """Of the finite differences that give normals, world units."""
 KEPT = 16
 """Chunks whose activations training keeps."""
-LIGHT = 0.9
 AMBIENT = 0.1
+"""Share of the light that comes from everywhere, the least in training."""
 TETRAHEDRON = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))
 
 
@@ -88,8 +88,8 @@ class VolumeRenderer:
     Attributes:
         samples: per ray, evenly spaced inside the cube; jittered in training, at the middle of their bins otherwise.
         chunk: samples that are rendered at a time, fewer where a field or a shading takes more memory; parts that fit a cache
-            and need no fresh pages from the system are fastest. Training keeps up to 16 of them and computes more than that
-            again in the backward pass.
+            and need no fresh pages from the system are fastest. Training keeps up to 16 of them; if there are more, it computes
+            all again in the backward pass.
     """
 
     samples: int = 96
@@ -114,7 +114,9 @@ class VolumeRenderer:
 
         Args:
             shading: "albedo" (None is the same), "textureless", "lambertian" or "normal" (normals as colours); all but the
-                first need, and give, normals. The light is at the camera (Poole et al. 2023, section 3.2).
+                first need, and give, normals. Light falls from the camera. In training it falls from around the camera, drawn
+                for every view (Poole et al. 2023, section 3.2): N(0, 1) away along each axis, world units, with an ambient
+                share from U(0.1, 1) (both stable-dreamfusion's).
             occupied: cells of the cube, by x, y, z, outside which density is taken for 0; for one scene.
             training: whether gradients are wanted.
             cost: how much memory the field takes for a sample, relative to a small MLP.
@@ -127,11 +129,14 @@ class VolumeRenderer:
         rays = cast(cameras, pixels, sources)
         scenes, count = rays.near.shape
         offset = torch.rand(scenes, count, 1).to(rays.near) if training else torch.full_like(rays.near[..., None], 0.5)
+        lights = _lights(cameras, drawn=training and shading in ("textureless", "lambertian"))
+        light = lights.repeat_interleave(count // cameras.shape[1], 1)
         evaluations = 1 + len(TETRAHEDRON) if training and shading not in (None, "albedo") else 1
         step = max(1, self.chunk // (scenes * self.samples * cost * evaluations))
         parts = []
         for begin in range(0, count, step):
-            arguments = (field, rays.part(begin, begin + step), offset[:, begin : begin + step], shading, occupied)
+            end = begin + step
+            arguments = (field, rays.part(begin, end), offset[:, begin:end], light[:, begin:end], shading, occupied)
             if training and KEPT * step < count:
                 parts.append(checkpoint(self._march, *arguments, use_reentrant=False))
             else:
@@ -154,6 +159,7 @@ class VolumeRenderer:
         field: Field,
         rays: Rays,
         offset: Float[Tensor, "B R 1"],
+        light: Float[Tensor, "B R 4"],
         shading: str | None,
         occupied: Bool[Tensor, "G G G"] | None,
     ) -> Float[Tensor, "B R C"]:
@@ -175,9 +181,9 @@ class VolumeRenderer:
         sigmas, colors = field(points, sources)
         if shading not in (None, "albedo"):
             normals = _normals(field, points, sources)
-            toward = -F.normalize(rays.directions, dim=-1)[:, ray]
-            away = (-(normals * toward).sum(-1, keepdim=True)).clamp(min=0).square()
-            colors = torch.cat([_shade(colors, normals, toward, shading), normals, away], -1)
+            along = F.normalize(rays.directions, dim=-1)[:, ray]
+            away = (normals * along).sum(-1, keepdim=True).clamp(min=0).square()
+            colors = torch.cat([_shade(colors, points, normals, light[:, ray], shading), normals, away], -1)
         # nerfacc's intervals are metric: the directions' length belongs to the density
         sigmas = chosen.place(sigmas * rays.directions.norm(dim=-1)[:, ray]).flatten(0, 1)
         colors, t = chosen.place(colors).flatten(0, 1), chosen.place(chosen.pick(t.flatten(1, 2))).flatten(0, 1)
@@ -242,8 +248,20 @@ def _normals(
     return -F.normalize(gradient, dim=-1, eps=1e-6)
 
 
-def _shade(colors: Tensor, normals: Tensor, toward: Tensor, shading: str | None) -> Tensor:
+def _lights(cameras: Cameras, drawn: bool) -> Float[Tensor, "B V 4"]:
+    """Where the light of a view is, and its ambient share; `drawn` from torch's global CPU generator."""
+    places = cameras.origins
+    ambient = torch.full_like(places[..., :1], AMBIENT)
+    if drawn:
+        places = places + torch.randn(places.shape).to(places)
+        ambient = ambient + (1 - AMBIENT) * torch.rand(ambient.shape).to(places)
+    return torch.cat([places, ambient], -1)
+
+
+def _shade(colors: Tensor, points: Tensor, normals: Tensor, light: Tensor, shading: str | None) -> Tensor:
     if shading == "normal":
         return 0.5 + 0.5 * normals
-    light = AMBIENT + LIGHT * (normals * toward).sum(-1, keepdim=True).clamp(min=0)
-    return light.expand_as(colors) if shading == "textureless" else colors * light
+    place, ambient = light.split([3, 1], -1)
+    toward = F.normalize(place - points, dim=-1)
+    brightness = ambient + (1 - ambient) * (normals * toward).sum(-1, keepdim=True).clamp(min=0)
+    return brightness.expand_as(colors) if shading == "textureless" else colors * brightness

@@ -120,7 +120,8 @@ class VolumeRepresentation(Representation):
         renderer: marches rays.
         learning_rates: {part: learning rate}, of the parts and of the background.
         density: activation of the raw density; colours pass a sigmoid.
-        occupancy: finds empty space, which is then skipped where one scene is optimised; None renders all of it.
+        occupancy: finds empty space, which is then skipped where one scene is optimised, in a fit only after its warmup; None
+            renders all of it.
         background: the scene's own, for opaque images and priors that are not told a colour; None leaves it to the task.
     """
 
@@ -152,6 +153,8 @@ class VolumeRepresentation(Representation):
         views: PosedViews | None = None,
         points: PointCloud | None = None,
     ) -> dict[str, Tensor]:
+        if self.occupancy is not None:
+            self.occupancy.everywhere = views is not None
         behind = {} if self.background is None else self.background.init(scenes, generator)
         return {**self.init_field(scenes, generator, views), **behind}
 

@@ -26,8 +26,12 @@ class Occupancy:
     Args:
         size: cells along a side.
         threshold: opacity of a cell's length from which on it, and the cells around it, are occupied.
-        warmup: steps during which all cells are looked at; later a quarter of them each time.
+        warmup: steps during which all cells are looked at; later a random quarter and as many occupied ones each time.
         every: steps between two looks.
+
+    Attributes:
+        everywhere: whether all cells count as occupied during the warmup, so that parts of a scene can appear that no path
+            of occupied cells leads to; without it a scene grows from where it is dense at first.
     """
 
     def __init__(self, size: int = 64, threshold: float = 0.02, warmup: int = 128, every: int = 8) -> None:
@@ -39,7 +43,7 @@ class Occupancy:
         self.threshold, self.warmup, self.every = threshold, warmup, every
         self.length = 2.0 / size
         self.grid = OccGridEstimator([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], resolution=size)
-        self.size, self.known = size, False
+        self.size, self.known, self.everywhere = size, False, False
 
     @property
     def cells(self) -> Bool[Tensor, "G G G"] | None:
@@ -64,7 +68,9 @@ class Occupancy:
         # nerfacc's own threshold is the mean where that is lower, and knows no neighbours: thin fog would be eaten at random
         thick = (self.grid.occs > self.threshold).view(1, 1, self.size, self.size, self.size)
         near = F.max_pool3d(thick.float(), 3, 1, 1)[:, 0] > 0
-        self.grid.binaries.copy_(near if bool(near.any()) else torch.ones_like(near))
+        if not bool(near.any()) or (self.everywhere and step + self.every <= self.warmup):
+            near = torch.ones_like(near)
+        self.grid.binaries.copy_(near)
         self.known = True
 
     def state(self) -> dict[str, Tensor]:

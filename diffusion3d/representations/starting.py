@@ -16,7 +16,6 @@ from diffusion3d.views import PointCloud
 
 NEIGHBOURS = 3
 FLOOR = 1e-4
-Y_UP = (".glb", ".gltf", ".obj")
 
 
 def started_from(path: str | None, points: PointCloud | None, count: int, opacity: float) -> dict[str, Tensor]:
@@ -63,6 +62,11 @@ def of_points(points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"], opacit
 def _points(file: Path, count: int) -> PointCloud:
     import trimesh
 
+    from diffusion3d.data.textured import FORMATS, Y_UP, check_faces, check_ply
+
+    suffix = file.suffix.lower()
+    if suffix == ".ply":
+        check_ply(file.read_bytes(), str(file))
     try:
         loaded = trimesh.load(file, process=False)
         if isinstance(loaded, trimesh.Scene):
@@ -70,6 +74,7 @@ def _points(file: Path, count: int) -> PointCloud:
     except Exception as error:  # trimesh's readers share no base
         raise UserError(f"cannot read {file}: {one_line(error)}") from None
     if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
+        check_faces(loaded.faces, len(loaded.vertices), str(file))
         coloured = loaded.visual is not None and loaded.visual.defined
         drawn = trimesh.sample.sample_surface(loaded, count, sample_color=coloured, seed=0)
         colors = np.asarray(drawn[2])[:, :3] if coloured else np.full((count, 3), 128)
@@ -78,8 +83,8 @@ def _points(file: Path, count: int) -> PointCloud:
         points = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))))
         colors = np.asarray(getattr(loaded, "colors", np.zeros((0, 4))))[:, :3]
         colors = colors if len(colors) == len(points) else np.full((len(points), 3), 128)
-    if file.suffix.lower() in Y_UP:
-        points = points[:, [2, 0, 1]]
+    if FORMATS.get(suffix) == "y":
+        points = points @ Y_UP.T
     if len(points) == 0 or not np.isfinite(points).all():
         raise UserError(f"{file} holds neither Gaussians nor points nor a mesh, or some that are not finite")
     return PointCloud(torch.from_numpy(points).float(), torch.from_numpy(colors / 255).float())

@@ -63,15 +63,28 @@ def save_checkpoint(folder: Path, step: int, state: Any) -> Path:
 
 
 def load_checkpoint(folder: Path) -> tuple[int, Any] | None:
-    """(step, state) of the newest checkpoint that is whole; None where there is none.
+    """(step, state) of the newest checkpoint that is whole; None where there are no checkpoints.
 
     One that is torn or damaged is passed over with a warning.
+
+    Raises:
+        RunError: the newest of those that are not damaged cannot be read or has another format, or all are damaged.
     """
-    for path in _newest_first(folder):
+    files = _newest_first(folder)
+    for path in files:
         try:
             return read_checkpoint(path)
-        except (ValueError, KeyError, OSError, SafetensorError) as error:
+        except OSError as error:
+            raise RunError(
+                f"cannot read checkpoint {path}: {error.strerror or one_line(error)}; nothing was changed: make it readable"
+            ) from error
+        except (ValueError, KeyError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
+    if files:
+        raise RunError(
+            f"no checkpoint in {folder} can be read, all {len(files)} are damaged: put whole ones there, "
+            "or remove that folder to begin again at step 0"
+        )
     return None
 
 
@@ -79,14 +92,20 @@ def read_checkpoint(path: Path) -> tuple[int, Any]:
     """(step, state) of one checkpoint file.
 
     Raises:
-        ValueError, KeyError, OSError, SafetensorError: the file is not a whole checkpoint of this format.
+        ValueError, KeyError, SafetensorError: the file is not a whole checkpoint.
+        OSError: it cannot be read.
+        RunError: it has another format.
     """
+    path.open("rb").close()  # safetensors does not always say what the system said
     with safe_open(path, framework="pt") as file:
         header = json.loads((file.metadata() or {})[HEADER])
+        if header["format"] != FORMAT:
+            raise RunError(
+                f"checkpoint {path} has format {header['format']} and this version reads {FORMAT}: use the version of the "
+                "package that versions.json names"
+            )
         names = file.keys()
         tensors = {name: file.get_tensor(name) for name in names}
-    if header["format"] != FORMAT:
-        raise ValueError(f"it has format {header['format']}, this version reads {FORMAT}")
     if header["sha256"] != _digest(header["step"], header["state"], tensors):
         raise ValueError("its checksum does not match its content")
     return header["step"], _decode(header["state"], tensors)

@@ -39,6 +39,17 @@ class Distill(Task):
             raise UserError(
                 "task.shading lights the views, which needs a representation with normals, such as representation=nerf"
             )
+        terms: dict[str, Term] = {
+            str(name): build(node).to(self.device)
+            for name, node in config.terms.items()
+            if node and name not in CAPABILITIES
+        }
+        for name, term in terms.items():
+            if term.lit and not shadings.lit:
+                raise UserError(
+                    f"terms.{name} needs lit views, and task.shading={shadings.weights} lights none: set "
+                    f"task.shading.lambertian=1.0 or terms.{name}=null"
+                )
         if config.representation.get("background") is not None and "background" in config.prior.provides:
             raise UserError(
                 "representation.background is for priors that are told no colour, and this one is: set it to null"
@@ -50,11 +61,6 @@ class Distill(Task):
         backgrounds: Backgrounds = build(task.background)
         representation: Representation = build(config.representation)
         guidance: Guidance = build(config.guidance, prior=prior).to(self.device)
-        terms: dict[str, Term] = {
-            str(name): build(node).to(self.device)
-            for name, node in config.terms.items()
-            if node and name not in CAPABILITIES
-        }
         raw, source = self.start(representation)
         optimizer = SceneOptimizer(representation, raw, task.lr)
         self.files.record(renderer=representation.renderer(self.device))

@@ -36,7 +36,10 @@ PACKAGES = (
 
 
 def versions() -> dict[str, Any]:
-    """Versions of this package, of Python and of what we compute with; CPU, cores; git commit of a checkout."""
+    """Versions of this package, of Python and of what we compute with; CPU, cores, memory in GiB, GPUs; git commit of a
+    checkout."""
+    import torch
+
     found = {}
     for name in PACKAGES:
         try:
@@ -50,6 +53,8 @@ def versions() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
+        "memory_gib": memory(),
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "packages": found,
     }
 
@@ -71,6 +76,14 @@ def cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def memory() -> int | None:
+    """The machine's memory in GiB; None where the system does not tell (Windows)."""
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def reset_peak_memory() -> None:

@@ -64,8 +64,9 @@ def loop(
         load_state: puts such a state back.
         minutes: stop after these, counted from now; None is no limit.
         checkpoint_every: in steps; one is also written at the end and on a signal.
-        preview: called with the number of steps done, every `preview_every` of them and at the end; random numbers that
-            it draws change nothing.
+        preview: called with the number of steps done, every `preview_every` of them and at the end, unless a signal has
+            come; random numbers that it draws change nothing. A checkpoint is of before the preview of its step, which a
+            resumed run makes again.
         watch: gives what is called after each step, see `Watch`. Random numbers that it draws change nothing.
 
     Returns:
@@ -76,7 +77,7 @@ def loop(
         Interrupted: SIGINT or SIGTERM came; the step was finished and its state saved.
     """
     saved = processes.from_first(run.load)
-    start = 0
+    start, shown = 0, 0
     if saved is not None:
         start, content = saved
         load_state(content["task"])
@@ -85,19 +86,25 @@ def loop(
     fetched = _Fetched(run)
     last_saved = start
 
-    def save(done: int) -> None:
-        nonlocal last_saved
+    def finite_state(done: int) -> dict[str, Any]:
         fetched.drain()
-        content = {"task": state(), "rng": rng_state()}
-        bad = nonfinite(content["task"])
+        content = state()
+        bad = nonfinite(content)
         if bad is not None:
             raise RunError(f"{bad} is not finite after step {done - 1}; {run.last_good()}")
-        run.save(done, content)
+        return content
+
+    def save(done: int) -> None:
+        nonlocal last_saved
+        run.save(done, {"task": finite_state(done), "rng": rng_state()})
         last_saved = done
 
     def show(done: int) -> None:
+        nonlocal shown
+        shown = done
+        if last_saved < done:
+            finite_state(done)
         if preview is not None and processes.rank() == 0:
-            fetched.drain()
             before = rng_state()
             preview(done)
             set_rng_state(before)
@@ -111,6 +118,8 @@ def loop(
     done = start
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     with _signals() as stop, _Progress(start, steps) as progress, watch or nullcontext() as watching:
+        if start and start % preview_every == 0:
+            show(start)
         while not halted() and done < steps:
             begin = time.perf_counter()
             terms = losses(done)
@@ -128,14 +137,14 @@ def loop(
                     pass
                 set_rng_state(before)
                 deadline += time.monotonic() - begin
-            if done % preview_every == 0:
-                show(done)
-            if done % checkpoint_every == 0 and done < steps:
+            if done % checkpoint_every == 0 or done == steps:
                 save(done)
-        if done > last_saved:
-            if done % preview_every and not stop:
+            if done % preview_every == 0 and not stop:
                 show(done)
+        if done > last_saved:
             save(done)
+        if done > shown and not stop:
+            show(done)
     if stop:
         raise Interrupted(f"stopped at step {done} of {steps}; {run.how_to_resume()}", stop[0])
     return done

@@ -9,6 +9,7 @@ import torch
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.export.pictures import render_frames, write_gif, write_grid, write_video
+from diffusion3d.files import write_bytes
 from diffusion3d.representations.base import Representation, Scene
 from diffusion3d.tasks.run_dir import Run
 
@@ -28,7 +29,7 @@ def write_scene(
     """The files that a finished optimisation leaves of scene 0: the representation's own and the pictures."""
     for name, content in representation.export(raw).items():
         path = run.path("export", name)
-        path.write_bytes(content)
+        write_bytes(path, content)
         run.artifact(name, path)
     first = {name: value[:1] for name, value in raw.items()}
     write_media(run, representation.scene(first), cameras, background, fps)

@@ -1,11 +1,15 @@
-"""metrics.csv: one row per step, one column per figure."""
+"""metrics.csv: one row per step, in their order, and one column per figure."""
 
 from __future__ import annotations
 
 import csv
-import os
+import io
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+from diffusion3d.files import write_bytes
 
 FLUSH_SECONDS = 5.0
 
@@ -16,20 +20,25 @@ class MetricsCsv:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns = ["step"]
+        self._end = 0
         if path.exists():
             with path.open(newline="") as file:
                 self.columns = next(csv.reader(file), ["step"])
-        self._rows: list[dict[str, float]] = []
+            self._end = path.stat().st_size
+        self._rows: list[dict[str, Any]] = []  # what belongs behind the file's first `_end` bytes
         self._last_flush = time.monotonic()
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Take a row; it is on disk within a few seconds, or after `flush`."""
-        self._rows.append({"step": step, **values})
+        """Take a row, or more figures of the last row's step; it is on disk within a few seconds, or after `flush`."""
+        if self._rows and self._rows[-1]["step"] == step:
+            self._rows[-1].update(values)
+        else:
+            self._rows.append({"step": step, **values})
         if time.monotonic() - self._last_flush > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Bring all rows to disk."""
+        """Bring all rows to disk. The last one is kept, too: more may come for its step."""
         self._last_flush = time.monotonic()
         if not self._rows:
             return
@@ -38,39 +47,45 @@ class MetricsCsv:
             before = self._read()
             self.columns += new
             self._replace(before)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, restval="").writerows(self._rows)
-        self._rows.clear()
+        else:
+            with self.path.open("r+b") as file:
+                file.seek(self._end)
+                file.write(self._text(self._rows))
+                file.truncate()
+        self._end += len(self._text(self._rows[:-1]))
+        del self._rows[:-1]
 
     def drop_from(self, step: int) -> None:
         """Forget the rows of this step and later ones."""
-        self.flush()
-        if self.path.exists():
-            self._replace([row for row in self._read() if row["step"].isdigit() and int(row["step"]) < step])
+        if not self.path.exists():
+            self._rows.clear()
+            return
+        rows = [row for row in (*self._read(), *self._rows) if str(row["step"]).isdigit() and int(row["step"]) < step]
+        self._rows = [{**row, "step": int(row["step"])} for row in rows[-1:]]
+        self._replace(rows[:-1])
 
     def last(self) -> dict[str, float]:
         """The last value of every figure."""
-        self.flush()
-        found = {name: float(value) for row in self._read() for name, value in row.items() if value}
-        return {name: value for name, value in found.items() if name != "step"}
+        rows = [*self._read(), *self._rows]
+        return {name: float(value) for row in rows for name, value in row.items() if value != "" and name != "step"}
 
     def total(self, name: str) -> float:
         """The sum of a figure over all rows."""
-        self.flush()
-        return sum(float(row[name]) for row in self._read() if row.get(name))
+        return sum(float(row[name]) for row in (*self._read(), *self._rows) if row.get(name, "") != "")
 
     def _read(self) -> list[dict[str, str]]:
+        """The rows of the file's first `_end` bytes."""
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if None not in row.values()]
+        text = self.path.read_bytes()[: self._end].decode()
+        return [row for row in csv.DictReader(io.StringIO(text, newline="")) if None not in row.values()]
 
-    def _replace(self, rows: list[dict[str, str]]) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+    def _replace(self, before: Iterable[Mapping[str, Any]]) -> None:
+        head = self._text([dict(zip(self.columns, self.columns, strict=True)), *before])
+        write_bytes(self.path, head + self._text(self._rows))
+        self._end = len(head)
+
+    def _text(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self.columns, restval="").writerows(rows)
+        return text.getvalue().encode()

@@ -7,8 +7,8 @@ import logging
 import shlex
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,10 @@ from diffusion3d.tasks.facts import peak_memory, reset_peak_memory, versions, wr
 from diffusion3d.tasks.metrics_csv import MetricsCsv
 
 log = logging.getLogger(__name__)
+
+
+class Locked(UserError):
+    """A run directory that another process is writing."""
 
 
 class Run:
@@ -60,34 +64,36 @@ class Run:
         reset_peak_memory()
         self.config = config
         resume = config.run.resume is not None or group is not None
-        try:
-            self.dir = directory if resume else _claim(directory)
-            self._lock = FileLock(self.dir / ".lock", timeout=0)
-            self._lock.acquire()
-            self._handler = logging.FileHandler(self.dir / "run.log", encoding="utf-8")
-        except Timeout:
-            raise UserError(f"{directory} is being written by another process: wait for it, or stop it") from None
-        except OSError as error:
-            raise unwritable(error, directory) from None
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        if not logging.getLogger().handlers:  # from Python: show what the command line shows
-            logging.basicConfig(format="%(message)s")
-        logging.getLogger().addHandler(self._handler)
-        logging.getLogger("diffusion3d").setLevel(logging.INFO)
-        self._facts: dict[str, Any] = self._read_facts() if resume else {"id": uuid.uuid4().hex[:12]}
-        finished = (self.dir / "metrics.json").exists()
-        (self.dir / "metrics.json").unlink(missing_ok=True)  # a run that goes on has not finished
-        self.record(**versions(), seed=config.seed)
-        plain = resolved(config)
-        save_config(plain, self.dir / "config.yaml")
-        save_overrides(overrides, self.dir / "overrides.yaml")
-        job_type = str(config.task._target_).rpartition(".")[2].lower()
-        self._csv = MetricsCsv(self.dir / "metrics.csv")
-        self._info = RunInfo(self._facts["id"], self.dir, plain, job_type, group, list(config.tags), swept or {})
-        self._loggers = Loggers([])
-        self._finished = False
-        self._last: dict[str, float] = {}
-        log.info("writing to %s%s", self.dir, ", which had finished: its results are made again" if finished else "")
+        with ExitStack() as opened:
+            try:
+                self.dir = directory if resume else _claim(directory)
+                opened.enter_context(lock(self.dir))
+                self._handler = logging.FileHandler(self.dir / "run.log", encoding="utf-8")
+            except OSError as error:
+                raise unwritable(error, directory) from None
+            opened.callback(self._handler.close)
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            if not logging.getLogger().handlers:  # from Python: show what the command line shows
+                logging.basicConfig(format="%(message)s")
+            logging.getLogger().addHandler(self._handler)
+            opened.callback(logging.getLogger().removeHandler, self._handler)
+            logging.getLogger("diffusion3d").setLevel(logging.INFO)
+            self._facts: dict[str, Any] = self._read_facts() if resume else {"id": uuid.uuid4().hex[:12]}
+            self.record(**versions(), seed=config.seed)
+            plain = resolved(config)
+            save_config(plain, self.dir / "config.yaml")
+            save_overrides(overrides, self.dir / "overrides.yaml")
+            job_type = str(config.task._target_).rpartition(".")[2].lower()
+            self._csv = MetricsCsv(self.dir / "metrics.csv")
+            self._info = RunInfo(self._facts["id"], self.dir, plain, job_type, group, list(config.tags), swept or {})
+            self._loggers = Loggers([])
+            self._start, self._finished = 0, False
+            self._last: dict[str, float] = {}
+            finished = (self.dir / "metrics.json").exists()
+            log.info(
+                "writing to %s%s", self.dir, ", which had finished: its results are made again" if finished else ""
+            )
+            self._opened = opened.pop_all()
 
     def start_loggers(self) -> None:
         """Make the loggers of the config."""
@@ -111,9 +117,7 @@ class Run:
             self._csv.flush()
         if not self._finished:
             self._loggers.finish(None)
-        logging.getLogger().removeHandler(self._handler)
-        self._handler.close()
-        self._lock.release()
+        self._opened.close()
 
     def path(self, folder: str, name: str) -> Path:
         """`dir/folder/name`, the folder made if it was not there."""
@@ -129,10 +133,13 @@ class Run:
         write_json(self.dir / "versions.json", self._facts)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Figures of one step, to metrics.csv and the loggers; cheap, and on disk within seconds."""
+        """Figures of one step, or more figures of the last one, to metrics.csv and the loggers; cheap, and on disk within
+        seconds."""
         self._csv.add(step, metrics)
         self._last.update(metrics)
-        self._loggers.log(step, metrics)
+        if step >= self._start:  # the loggers have what was there before a resume
+            (self.dir / "metrics.json").unlink(missing_ok=True)  # a run that goes on has not finished
+            self._loggers.log(step, metrics)
 
     def image(self, step: int | None, name: str, path: Path) -> None:
         """Tell the loggers of a picture that was written for a step, or (None) for the result."""
@@ -158,7 +165,10 @@ class Run:
         from diffusion3d.tasks.checkpoint import load_checkpoint
 
         found = load_checkpoint(self.dir / "checkpoints")
-        self._csv.drop_from(0 if found is None else found[0])
+        if found is not None:
+            self._start = found[0]
+            self._loggers.resume(self._start)
+        self._csv.drop_from(self._start)
         self._last, self._before = self._csv.last(), self._csv.total("seconds")
         return found
 
@@ -180,8 +190,8 @@ class Run:
         seconds = round(self._before + time.monotonic() - self.begin, 3)
         final = {**self._last, **metrics, "seconds": seconds, **peak_memory()}
         write_json(self.dir / "metrics.json", final)
-        self._loggers.finish(final)
         self._finished = True
+        self._loggers.finish(final)
         return final
 
     def outputs(self) -> str:
@@ -213,6 +223,24 @@ class Follower(Run):
 
     def finish(self, metrics: dict[str, float]) -> dict[str, float]:
         return {}
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Holds a run directory: what holds it already in this thread may hold it once more.
+
+    Raises:
+        Locked: another process is writing it.
+    """
+    held = FileLock(directory / ".lock", timeout=0, is_singleton=True)
+    try:
+        held.acquire()
+    except Timeout:
+        raise Locked(f"{directory} is being written by another process: wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _claim(directory: Path) -> Path:

@@ -2,18 +2,21 @@
 
     python experiments/reliability/fuzz.py [--lists 500] [--seed 0] [--minutes M] [--out outputs/fuzz]
 
-A list chooses from all config groups and sets some of the keys that its choices have, to values of the right type; nearly
-half of them have something wrong with them: a misspelt key, an unknown choice, a value of another type or one that makes no
-sense, a combination that cannot work, an odd prompt. They run one after another in this process, through
-`diffusion3d.run([...])`, one in fifty also as a process of its own. Outcomes:
+A list chooses from all config groups but Hydra's own (of the loggers: none and TensorBoard) and sets some of the keys that its
+choices have, to values of the right type; nearly half of them have something wrong with them: a misspelt key, an unknown
+choice, a value of another type or one that makes no sense, a combination that cannot work, an odd prompt. Some of the others
+are sweeps (-m) of two jobs. They run one after another in this process, through `diffusion3d.run([...])` or what the command
+line does with a sweep. One in fifty also runs as a process of its own, which must end in time, with the exit code that belongs
+to the outcome, without a traceback and, unless it ran to its end, with a last line that begins with "error: ". Outcomes:
 
 - ran: to its end.
-- refused, stopped: a UserError, which the command line prints in one line, with exit code 2 or 1.
-- traceback: any other exception.
+- refused, stopped: a UserError of one line, with exit code 2 or 1.
+- traceback: any other exception, or a UserError of several lines.
 - slow: not done after --seconds of CPU time. crashed: it took the process with it, twice.
 
-What is asked for depends on the seed and hypothesis' version alone. What is done is kept in OUT, where the same command goes
-on, after a crash, too. When all is done, figures go to fuzz.json. Needs `pip install -e ".[test]"` and this checkout's tests
+What is asked for depends on the seed, hypothesis' version and the configuration. What is done is kept in OUT, where the same
+command goes on, after a crash, too, unless the package's code or configuration has changed since: then it begins anew. When all
+is done, figures go to fuzz.json. Needs `pip install -e ".[test]"` and this checkout's tests
 folder, which makes the data.
 """
 
@@ -22,10 +25,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib.metadata
 import json
 import logging
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -38,6 +41,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from circumstances import circumstances, code_hash
 from override_lists import CAMERA, NETWORK, PIPELINES, make_lists
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -54,6 +58,7 @@ EXIT_CODES = {"ran": 0, "refused": 2, "stopped": 1, "traceback": 1}
 def make_world(world: Path) -> None:
     """Data, small pipelines with random weights and a finished run, for lists to use."""
     import trimesh
+    from PIL import Image
 
     import diffusion3d
     from captures import blender, colmap_scene, srn_instance
@@ -71,6 +76,9 @@ def make_world(world: Path) -> None:
     srn_instance(world / "srn" / "cars_train" / "a")
     (world / "meshes").mkdir()
     trimesh.creation.box().export(world / "meshes" / "box.obj")
+    photograph = Image.new("RGBA", (40, 30))
+    photograph.paste((200, 60, 30, 255), (10, 5, 30, 25))
+    photograph.save(world / "photograph.png")
     for split in ("train", "validation"):
         command = [sys.executable, "-m", "diffusion3d.data.toybox", "--out", world / "data" / "toybox" / split]
         subprocess.run([*command, "--split", split, "--count", "4"], check=True, capture_output=True)
@@ -110,7 +118,8 @@ def try_list(typed: list[str], seconds: float, run: Callable[[list[str]], Any]) 
             run(typed)
         found["outcome"] = "ran"
     except UserError as error:
-        found |= {"outcome": "refused" if error.exit_code == 2 else "stopped", "line": summary(error)}
+        named = "traceback" if "\n" in str(error) else "refused" if error.exit_code == 2 else "stopped"
+        found |= {"outcome": named, "line": summary(error)}
     except Exception as error:
         found |= {"outcome": "traceback", "line": summary(error), "traceback": traceback.format_exc()[-4000:]}
     except Slow:
@@ -118,17 +127,35 @@ def try_list(typed: list[str], seconds: float, run: Callable[[list[str]], Any]) 
     return {**found, "cpu_seconds": round(time.process_time() - begin, 2)}
 
 
-def as_process(typed: list[str]) -> dict[str, Any]:
-    """Exit code of a list as a process, and whether anything like a traceback was printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "diffusion3d.run", *typed], stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    *_, last = [*done.stderr.splitlines(), ""][:-1] or [""]
+def as_process(typed: list[str], seconds: float) -> dict[str, Any]:
+    """How a list ends as a process; its exit code is None where it did not in time."""
+    command = [sys.executable, "-m", "diffusion3d.run", *typed]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return {"exit code": None, "traceback": False, "last line": ""}
     return {
         "exit code": done.returncode,
         "traceback": "Traceback (most recent call last)" in done.stderr,
-        "last line": last,
+        "last line": (done.stderr.splitlines() or [""])[-1],
     }
+
+
+def agrees(outcome: str, process: dict[str, Any]) -> bool:
+    """Whether a process ended as one does that has this outcome."""
+    told = process["last line"].startswith("error: ")
+    return process["exit code"] == EXIT_CODES.get(outcome) and not process["traceback"] and told == (outcome != "ran")
+
+
+def answer(typed: list[str]) -> None:
+    """What the command line does with a list."""
+    from diffusion3d.hydra_cli import sweep
+    from diffusion3d.run import job, run
+
+    if "-m" in typed:
+        sweep([override for override in typed if override != "-m"], job)
+    else:
+        run(typed)
 
 
 def limit_memory() -> None:
@@ -138,37 +165,29 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
 
 
-def report(out: Path, lists: list[dict[str, Any]], done: dict[int, dict[str, Any]], seed: int) -> dict[str, Any]:
-    import hypothesis
+def report(lists: list[dict[str, Any]], done: dict[int, dict[str, Any]], asked: dict[str, Any]) -> dict[str, Any]:
+    import torch
 
-    from diffusion3d.tasks.facts import versions
-
-    facts = versions()
     wrong = {name: Counter() for name in sorted({one["wrong"] for one in lists})}
     for number, one in done.items():
         wrong[lists[number]["wrong"]][one["outcome"]] += 1
     outcomes = Counter(one["outcome"] for one in done.values())
-    processes = [one for one in done.values() if "process" in one]
-    agree = [
-        one["process"]["exit code"] == EXIT_CODES.get(one["outcome"]) and not one["process"]["traceback"]
-        for one in processes
-    ]
+    unlike = {number: "process" in one and not agrees(one["outcome"], one["process"]) for number, one in done.items()}
     bad = [
         {"typed": lists[number]["typed"], **one}
         for number, one in sorted(done.items())
-        if one["outcome"] in ("traceback", "slow", "crashed")
+        if one["outcome"] in ("traceback", "slow", "crashed") or unlike[number]
     ]
     return {
-        "machine": {key: facts[key] for key in ("cpu", "cores", "platform", "python", "diffusion3d", "git")},
-        "packages": facts["packages"] | {"hypothesis": hypothesis.__version__},
-        "seed": seed,
-        "lists": len(lists),
+        **circumstances([torch.get_num_threads()]),
+        **asked,
+        "sweeps": sum("-m" in one["typed"] for one in lists),
         "done": len(done),
         "outcomes": dict(outcomes),
         "valid share": round(outcomes["ran"] / max(1, len(done)), 3),
         "by what is wrong": {name: dict(count) for name, count in wrong.items()},
-        "also as a process": len(processes),
-        "of these with the exit code expected and no traceback": sum(agree),
+        "also as a process": sum("process" in one for one in done.values()),
+        "of these not as expected": sum(unlike.values()),
         "cpu_seconds": round(sum(one["cpu_seconds"] for one in done.values()), 1),
         "bad": [{key: value for key, value in one.items() if key != "traceback"} for one in bad],
     }
@@ -192,17 +211,23 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * given.minutes
     world, kept, state = out / "world", out / "lists.json", out / ("plans.jsonl" if given.plans else "state.jsonl")
-    asked = {"lists": given.lists, "seed": given.seed}
+    asked = {
+        "lists": given.lists,
+        "seed": given.seed,
+        "hypothesis": importlib.metadata.version("hypothesis"),
+        "code": code_hash(HERE / "override_lists.py"),
+    }
     content = json.loads(kept.read_text()) if kept.exists() else {}
     if content.get("asked") != asked:
+        if content:
+            print(f"{out} was made by other code or with other arguments: all is begun anew", flush=True)
+        for path in (world / "made", out / "plans.jsonl", out / "state.jsonl"):
+            path.unlink(missing_ok=True)
         content = {"asked": asked, "content": make_lists(given.lists, given.seed, world)}
         kept.write_text(json.dumps(content))
-        state.unlink(missing_ok=True)
     lists = content["content"]
     logging.getLogger().addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
-    from diffusion3d.run import run
-
     if not given.plans:
         if not (world / "made").exists():
             make_world(world)
@@ -233,19 +258,19 @@ def main() -> None:
                 continue
             keep({"number": number})
             where = out / ("plans" if given.plans else "runs")
-            ours = ["logger=none", f"paths.output={where}", f"paths.data={world / 'data'}"]
+            quiet = [] if any(text.startswith("logger=") for text in one["typed"]) else ["logger=none"]
+            ours = [*quiet, f"paths.output={where}", f"paths.data={world / 'data'}"]
             typed = [*one["typed"], *ours, *(["run.dry_run=true"] if given.plans else [])]
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                random.seed(0)
-                done[number] = try_list(typed, given.seconds, run)
+                done[number] = try_list(typed, given.seconds, answer)
             if number % EVERY == 7 and not given.plans:
-                done[number]["process"] = as_process([text for text in typed if "\x00" not in text])
+                done[number]["process"] = as_process([text for text in typed if "\x00" not in text], 5 * given.seconds)
             keep({"number": number, **done[number]})
             if done[number]["outcome"] not in ("ran", "refused", "stopped"):
                 print(number, done[number]["outcome"], done[number].get("line", ""), flush=True)
             shutil.rmtree(where, ignore_errors=True)
             gc.collect()
-    found = json.loads(json.dumps(report(out, lists, done, given.seed)).replace(str(out), "OUT"))
+    found = json.loads(json.dumps(report(lists, done, asked)).replace(str(out), "OUT"))
     print(json.dumps(found, indent=2))
     if not given.plans and len(done) == len(lists):
         (HERE / "fuzz.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from circumstances import circumstances, threads_of
+
 HERE = Path(__file__).resolve().parent
 WAYS = {"with": "logger=wandb", "without": "logger=none"}
 TOLD = ("log", "image", "video", "artifact", "save")
@@ -75,7 +77,9 @@ def once(way: str, prompt: str, overrides: list[str]) -> dict[str, Any]:
         found = json.loads(report.read_text())
         written = [len(list(run.glob(pattern))) > 0 for pattern in ("checkpoints/*.safetensors", "wandb/offline-run-*")]
         assert written == [way == "with"] * 2, f"{way} logging and checkpoints, these were written: {written}"
+        threads = threads_of(run)
     return {
+        "threads": threads,
         "seconds": round(seconds, 2),
         "cpu seconds": round(cpu, 2),
         "steps": found["steps"],
@@ -98,11 +102,8 @@ def main() -> None:
             taken[way].append(once(way, given.prompt, given.overrides))
             print(way, taken[way][-1], flush=True)
     inside = [sum(job["inside, seconds"].values()) / job["seconds"] for job in taken["with"]]
-    from diffusion3d.tasks.facts import versions
-
-    facts = versions()
     report = {
-        "machine": {key: facts[key] for key in ("cpu", "cores", "platform", "python", "diffusion3d", "git")},
+        **circumstances(job["threads"] for jobs in taken.values() for job in jobs),
         "load average after": os.getloadavg()[0],
         "prompt": given.prompt,
         "overrides": given.overrides,

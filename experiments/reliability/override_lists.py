@@ -1,4 +1,7 @@
-"""Override lists made by hypothesis from all config groups and their keys; nearly half have something wrong with them."""
+"""Override lists made by hypothesis from all config groups and their keys; nearly half have something wrong with them.
+
+Of the loggers only none and TensorBoard are chosen: the others start processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,7 @@ SMALL: dict[str, list[str]] = {
         "guidance.joint=2",
         "guidance.levels=[1.0,0.5]",
     ],
+    "observation=photograph": ["observation.size=32"],
     "sampler=ddim": ["sampler.steps=2"],
     "sampler=ancestral": ["sampler.steps=2"],
     "data=toybox_scenes": ["data.train_views=4", "data.test_views=2", f"data.size={SIDE}", "data.samples=1"],
@@ -55,6 +59,13 @@ EXTRA["objective=latent_denoising"] = EXTRA["objective=text_distillation"] = EXT
 EDITING = ("dds", "pds")
 JOINT = ("mvdream", "reconstruct")
 """Guidance that judges views together, which a prior that sees cameras does."""
+EXPERIMENTS = {
+    "denoising": None,
+    "latent_denoising": "latent_denoising",
+    "autoencoder": "latent_autoencoder",
+    "text_distillation": "latent_text",
+}
+"""{objective: experiment that is about it}."""
 FIT_DATA = ("toybox_scenes", "transforms", "colmap", "srn", "meshes")
 PROMPTS = (
     "castle",
@@ -87,14 +98,15 @@ def table() -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
     choices, keys = {}, {}
     with hydra_app() as app:
         listed = app.config_loader
-        groups = [
-            name for name in listed.list_groups("") if name not in ("hydra", "debug", "experiment", "logger", "paths")
-        ]
-        for group in groups:
+        for group in listed.list_groups(""):
+            if group in ("hydra", "debug"):
+                continue
             package = "density@representation.density" if group == "density" else group
             choices[group] = listed.get_group_options(group)
             if group in ("distillation", "field"):  # no choice of a run: parts of other choices
                 choices.pop(group)
+                continue
+            if group in ("experiment", "logger", "paths"):
                 continue
             for choice in choices[group]:
                 small = [o for o in SMALL.get(f"{group}={choice}", []) if o != "debug=fast"]
@@ -103,6 +115,7 @@ def table() -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
                 node = config["representation"]["density"] if group == "density" else config.get(group)
                 found = {f"{prefix}.{key}": at(node, key) for key in leaves(node or {})}
                 keys[f"{group}={choice}"] = {key: value for key, value in found.items() if settable(key, value)}
+    choices["logger"] = ["none", "tensorboard"]
     keys["seed"] = {"seed": 0, "precision": "fp32", "device": "cpu", "viewer.every": 10, "viewer.port": 8080}
     return choices, keys
 
@@ -162,11 +175,20 @@ def make_lists(count: int, seed: int, world: Path) -> list[dict[str, Any]]:
         if task == "distill":
             joint = chosen["prior"] in ("ddpm", "mvdream")
             chosen["guidance"] = pick(draw, [name for name in choices["guidance"] if joint or name not in JOINT])
+            chosen["observation"] = pick(draw, ["none", "none", "photograph"])
+            if chosen["representation"] == "image" or chosen["guidance"] in EDITING:
+                chosen["observation"] = "none"
+            if chosen["observation"] == "photograph":
+                more += [f"observation.image={world / 'photograph.png'}"]
             if chosen["guidance"] in EDITING:
                 chosen |= {"representation": "gsplat"}
                 more += [source, "guidance.source_prompt=a car"]
             if chosen["guidance"] == "perp_neg" and chosen["prior"] not in ("ddpm", "mvdream"):
                 more += ["prior.view_prompts.blend=true"]
+        if task == "distill" and draw(st.booleans()):
+            splats = chosen["representation"] == "gsplat"
+            fields = chosen["representation"] in FIELDS
+            chosen["terms"] = pick(draw, ["none", *["default"] * splats, *["field"] * fields])
         if task == "fit":
             chosen["data"] = pick(draw, FIT_DATA)
         if task == "sample":
@@ -175,8 +197,19 @@ def make_lists(count: int, seed: int, world: Path) -> list[dict[str, Any]]:
             chosen["objective"] = pick(draw, choices["objective"])
             chosen["prior"] = "ddpm" if chosen["objective"] == "denoising" else "stable_diffusion"
             chosen["data"] = pick(draw, ["toybox", "posed_folder"])
+            if draw(st.booleans()) and EXPERIMENTS[chosen["objective"]]:
+                chosen["experiment"] = EXPERIMENTS[chosen["objective"]]
+        elif (
+            task == "distill"
+            and chosen["representation"] == "gsplat"
+            and "density" not in chosen
+            and draw(st.booleans())
+        ):
+            chosen["experiment"] = "text_to_3d"
         if task in ("render", "export"):
             more += [source]
+        if draw(st.integers(0, 4)) == 0:
+            chosen |= {"logger": pick(draw, choices["logger"]), "paths": "default"}
         typed = [f"{'density@representation.density' if g == 'density' else g}={c}" for g, c in chosen.items()]
         for group, choice in chosen.items():
             more += SMALL.get(f"{group}={choice}", []) + EXTRA.get(f"{group}={choice}", [])
@@ -285,6 +318,8 @@ def make_lists(count: int, seed: int, world: Path) -> list[dict[str, Any]]:
             wrong, typed = spoil(data.draw, typed)
             own = typed[len(own) :]
         else:
+            if "task=export" not in typed and data.draw(st.integers(0, 5)) == 0:
+                typed = ["-m", *typed, "seed=0,1"]
             typed = own = [*typed, *settings_of(data.draw, typed, 3)]
         if len(found) < count:  # what is wrong is wrong in one list only
             found.setdefault(json.dumps(own), {"wrong": wrong, "typed": typed})

@@ -3,7 +3,7 @@
     python experiments/reliability/parallel.py [--jobs 6] [--steps 60] [--rounds 3] [--out outputs/parallel]
 
 The jobs distil with the shipped prior. The two ways take turns, so that a machine that slows down slows both; the figure is the
-ratio of their medians. Figures of three rounds or more go to parallel.json. Wants two idle cores.
+ratio of their medians. Figures of three rounds or more go to parallel.json. Wants a machine with two cores, both idle.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ import sys
 import time
 from pathlib import Path
 
+from circumstances import circumstances, threads_of
+
 HERE = Path(__file__).parent
 WAYS = {
     "one at a time": ["hydra/launcher=basic"],
     "two at a time": ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2"],
 }
+THREADS = {"one at a time": 2, "two at a time": 1}
 
 
 def seconds(way: str, jobs: int, steps: int, out: Path) -> float:
@@ -37,8 +40,12 @@ def seconds(way: str, jobs: int, steps: int, out: Path) -> float:
         capture_output=True,
         env={**environment, "OMP_WAIT_POLICY": "PASSIVE"},
     )
-    assert len(list(out.glob("*/metrics.json"))) == jobs
-    return time.monotonic() - begin
+    taken = time.monotonic() - begin
+    threads = [threads_of(path.parent) for path in out.glob("*/metrics.json")]
+    assert threads == [THREADS[way]] * jobs, (
+        f"{way}: {jobs} jobs of {THREADS[way]} threads were asked for, not {threads}"
+    )
+    return taken
 
 
 def main() -> None:
@@ -53,7 +60,14 @@ def main() -> None:
         for way, found in taken.items():
             found.append(round(seconds(way, given.jobs, given.steps, given.out.resolve()), 1))
     medians = [statistics.median(found) for found in taken.values()]
-    report = {"jobs": given.jobs, "steps": given.steps, **taken, "speed-up": round(medians[0] / medians[1], 3)}
+    report = {
+        **circumstances(THREADS.values()),
+        "threads of a job": THREADS,
+        "jobs": given.jobs,
+        "steps": given.steps,
+        **taken,
+        "speed-up": round(medians[0] / medians[1], 3),
+    }
     print(json.dumps(report, indent=2))
     if given.rounds >= 3:
         (HERE / "parallel.json").write_text(json.dumps(report, indent=2) + "\n")

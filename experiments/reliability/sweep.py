@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from circumstances import circumstances, threads_of
+
 HERE = Path(__file__).parent
 SCALES = [*(f"{scale}.0" for scale in range(2, 8)), "inf", *(f"{scale}.0" for scale in range(8, 17))]
 KILL_AT = (4, 10)
@@ -109,6 +111,7 @@ def main() -> None:
         attempt(command(whole, given.steps, [done[job] for job in cut] + ["1.5"], given.overrides), whole, None)
     last = f"checkpoints/step_{given.steps:08d}.safetensors"
     report = {
+        **circumstances(threads_of(sweep / job) for job in done),
         "attempts": attempts,
         "finished once": sum(histories[job]["finished"] == 1 for job in done),
         "finished more than once": sum(histories[job]["finished"] > 1 for job in done),

@@ -47,12 +47,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def keep(path: Path, begun: Mapping[Future[Figures], str]) -> None:
-    """Add figures to what is measured, as they come."""
-    results = read(path)
+    """Add figures to what is measured, and the commits that they are of, as they come."""
+    results, made = read(path), versions()
+    commits = results.setdefault("commits", {})
     path.parent.mkdir(exist_ok=True)
     for done in as_completed(begun):
         results[begun[done]] = done.result()
-        write_json(path, {**results, "versions": versions()})
+        commits[begun[done]] = made["git"]
+        write_json(path, {**results, "versions": made})
         print(begun[done], {name: round(value, 3) for name, value in done.result().items()}, flush=True)
 
 

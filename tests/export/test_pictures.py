@@ -1,5 +1,7 @@
 """Pictures and videos, read back."""
 
+import sys
+
 import imageio.v2 as imageio
 import numpy as np
 import pytest
@@ -90,3 +92,23 @@ def test_grids_have_a_row_per_item_and_its_label_above(tmp_path):
     assert pixels.shape == (2 * (16 + 16), 60, 3)
     assert (pixels[16:32] == 0).all() and (pixels[48:] == 0).all()
     assert (pixels[:16] != 255).any() and (pixels[:16] == 255).any(), "there is a label"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit to the size of files")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("a.mp4", write_video), ("a.gif", write_gif), ("a.png", lambda path, frames: write_grid(path, [frames]))],
+)
+def test_what_cannot_be_written_to_its_end_leaves_the_old_file(name, write, tmp_path):
+    import resource
+
+    path, before = tmp_path / name, resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.write_bytes(b"old")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large|ffmpeg stopped") as caught:
+            write(path, torch.rand(8, 3, 64, 64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old" and [*tmp_path.iterdir()] == [path]

@@ -27,6 +27,8 @@ def test_event_files_hold_everything(tmp_path):
     for steps in (range(4), range(2, 6)):  # resumed at 2
         logger = TensorBoardLogger(finish_seconds=60)
         logger.start(RunInfo("abc", tmp_path, {}, "distill", "sweep", [], swept))
+        if steps[0]:
+            logger.resume(steps[0])
         for step in steps:
             logger.log(step, {"loss": step / 2 + steps[0]})
         logger.image(steps[-1], "grid", tmp_path / "grid.png")
@@ -49,6 +51,22 @@ def test_event_files_hold_everything(tmp_path):
     start = found.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     content = plugin_data_pb2.HParamsPluginData.FromString(start).session_start_info.hparams
     assert (content["guidance"].string_value, content["task.steps"].number_value) == ("vsd", 6)
+
+
+def test_nothing_of_a_fresh_run_is_void_and_a_resumed_one_without_steps_ends_where_it_was(tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "grid.png")
+    for first in (0, 3):
+        logger = TensorBoardLogger(finish_seconds=60)
+        logger.start(RunInfo("abc", tmp_path, {}, "distill"))
+        if first:
+            logger.resume(first)
+        for step in range(first, 3):
+            logger.log(step, {"loss": 1.0})
+            logger.image(step + 1, "grid", tmp_path / "grid.png")
+        logger.finish({"norm": 2.5})
+    found = read(tmp_path)
+    assert [event.step for event in found.Images("grid")][:2] == [1, 2]
+    assert [event.step for event in found.Scalars("final/norm")] == [2, 2]
 
 
 def test_a_run_logs_what_its_csv_holds(tmp_path):

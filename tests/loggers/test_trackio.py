@@ -20,12 +20,14 @@ from diffusion3d.loggers.trackio import TrackioLogger
 logging.basicConfig()
 directory = Path(sys.argv[1])
 info = RunInfo("abc123", directory, {"task": {"steps": 4}}, "distill", "my-sweep", ["one"], {"guidance": "vsd"})
-for segment in (range(2), range(2, 4)):
+for segment in (range(2), range(2, 4), range(4, 4)):
     logger = TrackioLogger("proj", finish_seconds=60)
     logger.start(info)
+    if segment.start:
+        logger.resume(segment.start)
     for step in segment:
         logger.log(step, {"loss": step / 2})
-    logger.image(segment[-1], "grid", directory / "grid.png")
+    logger.image(segment.stop - 1, "grid", directory / "grid.png")
     logger.video("rgb", directory / "rgb.mp4")
     logger.finish({"norm": 2.5})
 
@@ -52,7 +54,7 @@ def test_the_database_holds_everything(tmp_path):
     assert found["runs"] == ["castle_1a2b_abc123"], "a resumed run goes on"
     rows = found["logs"]
     assert {row["step"]: row["loss"] for row in rows if "loss" in row} == {0: 0.0, 1: 0.5, 2: 1.0, 3: 1.5}
-    assert [row["final/norm"] for row in rows if "final/norm" in row] == [2.5, 2.5]
+    assert [row["step"] for row in rows if "final/norm" in row] == [1, 3, 3]
     kinds = {name: row[name]["_type"] for row in rows for name in ("grid", "rgb") if name in row}
     assert kinds == {"grid": "trackio.image", "rgb": "trackio.video"}
     config = found["config"]

@@ -201,6 +201,30 @@ def test_a_wandb_that_hangs_costs_no_more_than_finish_seconds(where, monkeypatch
     assert "it did not finish within 0.5 s; what it has can be sent by: wandb sync" in caplog.text
 
 
+def test_giving_up_waits_for_no_lock_of_wandb():
+    """wandb holds it while its service starts."""
+    from wandb.sdk import wandb_setup
+
+    with wandb_setup._singleton_lock:
+        thread = threading.Thread(target=WandbLogger("proj").abandon, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_service_that_starts_after_wandb_was_given_up_is_abandoned(monkeypatch, tmp_path):
+    fake, freed, times = install(monkeypatch), threading.Event(), []
+    made = fake.setup()
+    fake.setup = lambda: made if freed.wait(30) else None
+    monkeypatch.setattr(WandbLogger, "abandon", lambda self: times.append(freed.is_set()))
+    logger = WandbLogger("proj", mode="offline", finish_seconds=0.1)
+    logger.start(RunInfo("id", tmp_path, {}, "toy", None, [], {}))
+    logger.finish(None)
+    freed.set()
+    logger._thread.join(10)
+    assert times == [False, True]
+
+
 def test_a_silent_server_does_not_hold_the_process(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         typed = [f"hydra.searchpath=[{CONFIGS}]", "task=toy", "task.steps=2", f"hydra.run.dir={tmp_path / 'run'}"]

@@ -267,8 +267,16 @@ def test_what_is_saved_is_what_was_loaded(kind, tmp_path):
         theirs = DiffusionPipeline.from_pretrained(tmp_path / "saved")
         assert type(theirs) is type(pipeline(kind))
         assert torch.equal(theirs.unet.conv_in.weight, prior.network.conv_in.weight)
+    written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    (tmp_path / "saved" / "unet" / "stale.safetensors").touch()
     prior.save(tmp_path / "saved")  # and once more over it
     again.save(tmp_path / "saved")
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == written
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        make(kind).export(tmp_path / "saved", {"loss": object()})
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == written
+    parameter = next(make(kind, tmp_path / "saved").network.parameters())
+    assert torch.equal(parameter, next(prior.network.parameters())), "those of the pipeline that was not exported"
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from diffusion3d.representations.encodings import FactorisedVoxels, Frequency, H
 from diffusion3d.representations.field import Density, VolumeRepresentation
 from diffusion3d.representations.occupancy import DECAY, Occupancy
 from diffusion3d.tasks.build import build
+from diffusion3d.views import PosedViews
 
 FIELDS = [name for name in choices("representation") if name not in ("gsplat", "ib_planes", "image")]
 
@@ -112,6 +113,39 @@ def test_occupancy_forgets_the_fog_that_a_scene_starts_with():
         assert occupancy.cells.all()
         occupancy.update(step, torch.device("cpu"), wall)
     assert occupancy.cells[-3:].all() and not occupancy.cells[:-3].any()
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_fit_looks_everywhere_during_the_warmup_and_a_distillation_grows_from_its_ball(fitted):
+    """Voxels learn apart from one another: what lies across a gap is found where all of space is looked at."""
+    small = ["encoding.size=48", "renderer.samples=32", "occupancy.warmup=48", "density.bias=-4.0"]
+    changed = [f"representation.{key}" for key in small]
+    representation: VolumeRepresentation = build(chosen("representation", "voxels", *changed))
+    views = cameras(1, 6)
+    parts = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.85, 0.0]])
+
+    def solid(x, sources=None):
+        inside = (torch.cdist(x, parts[None]) < 0.15).any(-1)
+        return 60.0 * inside, torch.full_like(x, 0.3)
+
+    with torch.no_grad():
+        truth = representation.volume(solid, views)
+    seen = PosedViews(views, truth.rgb, truth.alpha) if fitted else None
+    owner = SceneParameters(representation, representation.init(1, torch.Generator().manual_seed(0), seen))
+    optimizer = torch.optim.Adam(owner.param_groups())
+    torch.manual_seed(0)
+    for step in range(64):
+        render = owner.scene().render(views)
+        optimizer.zero_grad()
+        ((render.rgb - truth.rgb).square().mean() + (render.alpha - truth.alpha).square().mean()).backward()
+        optimizer.step()
+        representation.density_control(owner, optimizer, render, step)
+        assert step >= 40 or bool(representation.occupancy.cells.all()) == fitted
+    assert not representation.occupancy.cells.all()
+    with torch.no_grad():
+        density, _ = representation.field(dict(owner.raw.items()), parts[None])
+    assert density[0, 0] > 5
+    assert density[0, 1] > 5 or not fitted
 
 
 @pytest.mark.parametrize("name", [*FIELDS, "ib_planes"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion3d.errors import RunError
 from diffusion3d.tasks.checkpoint import load_checkpoint, nonfinite, read_checkpoint, save_checkpoint
 from diffusion3d.tasks.rng import rng_state, seed_everything, set_rng_state
 
@@ -84,11 +85,12 @@ def test_the_newest_two_are_kept(tmp_path):
 
 
 def test_damaged_ones_of_later_steps_make_way(tmp_path):
-    for step in (300, 400):
-        save_checkpoint(tmp_path, step, step).write_bytes(b"torn")
-    assert load_checkpoint(tmp_path) is None
+    for step in (50, 300):
+        save_checkpoint(tmp_path, step, step)
+    (tmp_path / "step_00000300.safetensors").write_bytes(b"torn")
+    assert load_checkpoint(tmp_path) == (50, 50)
     save_checkpoint(tmp_path, 100, 100)
-    assert names(tmp_path) == ["step_00000100.safetensors"]
+    assert names(tmp_path) == ["step_00000050.safetensors", "step_00000100.safetensors"]
     assert load_checkpoint(tmp_path) == (100, 100)
 
 
@@ -148,11 +150,28 @@ def test_a_write_that_was_cut_leaves_the_last_one_in_place(tmp_path):
 
 
 def test_another_format_is_not_misread(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, 1, "older and readable")
     monkeypatch.setattr("diffusion3d.tasks.checkpoint.FORMAT", 99)
-    path = save_checkpoint(tmp_path, 1, "x")
+    save_checkpoint(tmp_path, 2, "x")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="it has format 99, this version reads 1"):
-        read_checkpoint(path)
+    with pytest.raises(RunError, match="step_00000002.safetensors has format 99 and this version reads 1"):
+        load_checkpoint(tmp_path)
+
+
+def test_what_the_system_does_not_give_is_not_taken_for_damage(tmp_path):
+    save_checkpoint(tmp_path, 1, "older and readable")
+    (tmp_path / "step_00000002.safetensors").mkdir()
+    with pytest.raises(RunError, match="cannot read checkpoint .*step_00000002.safetensors: Is a directory; nothing"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(OSError, match="Is a directory"):
+        read_checkpoint(tmp_path / "step_00000002.safetensors")
+
+
+def test_when_all_are_damaged_nothing_begins_anew(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, step).write_bytes(b"torn")
+    with pytest.raises(RunError, match=re.escape(f"no checkpoint in {tmp_path} can be read, all 2 are damaged: put")):
+        load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("state", [{"a": object()}, {"a": {1, 2}}, {(1, 2): 3}, {True: 1}, [lambda: 0]])

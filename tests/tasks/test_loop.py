@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -129,6 +130,56 @@ def test_a_finished_run_can_go_on(whole, tmp_path):
     assert checkpoint(short, 40) == checkpoint(whole, 40)
 
 
+def test_a_resume_that_fails_leaves_a_finished_run_finished(tmp_path):
+    directory = tmp_path / "run"
+    toy(directory, "task.steps=20")
+    result = (directory / "metrics.json").read_bytes()
+    for path in (directory / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    before = {path: path.read_bytes() for path in directory.rglob("step_*")} | {"rows": table(directory)}
+    with pytest.raises(
+        RunError, match=r"no checkpoint in .*/run/checkpoints can be read, all 2 are damaged: put whole"
+    ):
+        resume(directory, "task.steps=40")
+    assert (directory / "metrics.json").read_bytes() == result
+    assert before == {path: path.read_bytes() for path in directory.rglob("step_*")} | {"rows": table(directory)}
+
+
+def test_a_finished_run_is_unfinished_from_its_first_new_step_on(tmp_path):
+    directory = tmp_path / "run"
+    toy(directory, "task.steps=20", "task.nan_at=21", "task.scores=true")
+    first = json.loads((directory / "metrics.json").read_text())
+    resume(directory)
+    again = json.loads((directory / "metrics.json").read_text())
+    assert again["score"] == first["score"] and again["seconds"] != first["seconds"], "made again"
+    with pytest.raises(RunError, match="is nan at step 21"):
+        resume(directory, "task.steps=40")
+    assert not (directory / "metrics.json").exists()
+
+
+def test_a_signal_saves_before_the_preview_which_the_resumed_run_makes(tmp_path):
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    with pytest.raises(Interrupted, match="stopped at step 15 of 40"):
+        toy(stopped, "task.stop_at=14", "task.scores=true")
+    assert load_checkpoint(stopped / "checkpoints")[0] == 15
+    assert not (stopped / "previews").exists()
+    assert len(table(stopped)) == 15
+    resume(stopped)
+    toy(whole, "task.scores=true")
+    assert [row["step"] for row in table(whole) if row["score"]] == ["14", "29", "39"]
+    assert table(stopped) == table(whole)
+    assert checkpoint(stopped, 40) == checkpoint(whole, 40)
+    previews = {path.name: path.read_text() for path in (whole / "previews").iterdir()}
+    assert previews == {path.name: path.read_text() for path in (stopped / "previews").iterdir()}
+
+
+def test_what_is_ruined_is_not_shown(tmp_path):
+    directory = tmp_path / "spoiled"
+    with pytest.raises(RunError, match=r"state.x is not finite after step 14; .*step_00000010"):
+        toy(directory, "task.spoil_at=14")
+    assert not (directory / "previews").exists()
+
+
 def test_nan_stops_before_the_update_and_names_the_term(whole, tmp_path):
     directory = tmp_path / "nan"
     with pytest.raises(RunError, match=r"loss term 'fit' is nan at step 17; the last good checkpoint is step_00000010"):
@@ -190,3 +241,27 @@ def test_resume_refuses_a_config_that_has_changed(whole, tmp_path):
 def test_resume_needs_trust_in_classes_of_others(whole):
     with pytest.raises(UserError, match=r"add run.trust=\[toy_task\]"):
         diffusion3d.run([f"run.resume={whole}"])
+
+
+@pytest.mark.parametrize(
+    "granted", ["run.trust=[toy_task]", "run={trust:[toy_task]}", "+run={trust:[toy_task]}", "experiment=evil"]
+)
+def test_a_run_directory_cannot_grant_itself_trust(granted, whole, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "evil.yaml").write_text("# @package _global_\nrun: {trust: [toy_task]}\n")
+    (tmp_path / "config.yaml").write_text((whole / "config.yaml").read_text())
+    typed = [f"hydra.searchpath=['{CONFIGS}','{tmp_path}']", "task=toy", "logger=none", granted]
+    (tmp_path / "overrides.yaml").write_text(json.dumps(typed))
+    with pytest.raises(UserError, match=r"add run.trust=\[toy_task\]"):
+        diffusion3d.run([f"run.resume={tmp_path}", "run.dry_run=true"])
+    diffusion3d.run([f"run.resume={tmp_path}", "run.dry_run=true", "run.trust=[toy_task]"])
+
+
+def test_a_run_directory_cannot_have_a_package_imported(tmp_path, monkeypatch):
+    (tmp_path / "evilpkg").mkdir()
+    (tmp_path / "evilpkg" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "overrides.yaml").write_text("['hydra.searchpath=[pkg://evilpkg]']")
+    with pytest.raises(UserError, match=r"if you trust it, add hydra.searchpath=\[pkg://evilpkg\]$"):
+        diffusion3d.run([f"run.resume={tmp_path}"])
+    assert "evilpkg" not in sys.modules

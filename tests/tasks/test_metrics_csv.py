@@ -49,6 +49,39 @@ def test_a_resumed_table_ends_as_an_undisturbed_one(tmp_path):
     assert again.path.read_text() == whole.path.read_text()
 
 
+def test_more_figures_of_the_last_step_join_its_row_on_disk_or_not_and_after_a_resume(tmp_path):
+    table = MetricsCsv(tmp_path / "m.csv")
+    table.add(0, {"a": 1.0})
+    table.add(0, {"score": 5.0})
+    table.add(1, {"a": 2.0})
+    table.flush()
+    table.add(1, {"score": 6.0})
+    table.flush()
+    table.add(1, {"more": 0.0})
+    table.add(2, {"a": 3.0})
+    table.flush()
+    again = MetricsCsv(table.path)
+    again.drop_from(2)
+    again.add(1, {"score": 7.25})
+    again.flush()
+    again.add(2, {"a": 4.0})
+    again.flush()
+    assert rows(table.path) == [
+        {"step": "0", "a": "1.0", "score": "5.0", "more": ""},
+        {"step": "1", "a": "2.0", "score": "7.25", "more": "0.0"},
+        {"step": "2", "a": "4.0", "score": "", "more": ""},
+    ]
+    assert again.last() == {"a": 4.0, "score": 7.25, "more": 0.0} and again.total("a") == 7.0
+
+
+def test_a_table_that_is_opened_again_goes_on(tmp_path):
+    for step in range(2):
+        table = MetricsCsv(tmp_path / "m.csv")
+        table.add(step, {"a": 1.0})
+        table.flush()
+    assert [row["step"] for row in rows(table.path)] == ["0", "1"]
+
+
 def test_the_total_of_a_figure(tmp_path):
     csv = MetricsCsv(tmp_path / "metrics.csv")
     for step, seconds in enumerate([0.5, 0.25, 1.0]):

@@ -213,12 +213,13 @@ PRIORS = {"denoising": "ddpm"}
 
 
 @pytest.mark.parametrize("choice", choices("objective"))
-def test_shares_add_up_to_the_whole(choice):
-    """Losses, gradients and random numbers of every objective; three processes for five scenes."""
+def test_shares_add_up_to_the_whole(choice, monkeypatch):
+    """Losses, gradients and random numbers of every objective in float64; three processes for five scenes."""
     name = PRIORS.get(choice, "stable_diffusion")
     prior = make_prior(name)
     settings = {"cache": None} if choice == "latent_denoising" else {}
-    objective = build(chosen("objective", choice, f"prior={name}"), prior=prior, **settings)
+    objective = build(chosen("objective", choice, f"prior={name}"), prior=prior, **settings).double()
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     data = objective.prepare(data_of())
     indices, views = np.array([0, 1, 2, 3, 1]), np.tile(np.arange(2), (5, 1))
     batch = data.batch(indices, views, np.random.default_rng(0))
@@ -235,9 +236,9 @@ def test_shares_add_up_to_the_whole(choice):
     terms, gradient, state = computed(None)
     shares = [computed(Share.of(5, rank, 3)) for rank in range(3)]
     for key, value in terms.items():
-        assert sum(share[0][key] for share in shares) == pytest.approx(value, rel=1e-4)
+        assert sum(share[0][key] for share in shares) == pytest.approx(value, rel=1e-12)
     scale = float(gradient.abs().max())
-    torch.testing.assert_close(sum(share[1] for share in shares), gradient, atol=1e-5 * scale, rtol=0)
+    torch.testing.assert_close(sum(share[1] for share in shares), gradient, atol=1e-12 * scale, rtol=0)
     assert scale > 0 and all(torch.equal(share[2], state) for share in shares)
 
 

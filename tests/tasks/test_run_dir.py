@@ -1,0 +1,59 @@
+"""Opening and closing a run directory, whatever goes wrong."""
+
+import errno
+import logging
+from pathlib import Path
+
+import pytest
+
+from choices import composed
+from diffusion3d.loggers.base import Logger
+from diffusion3d.tasks import run_dir
+from diffusion3d.tasks.run_dir import Run
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def config(*typed):
+    return composed(f"hydra.searchpath=[{CONFIGS}]", "task=toy", "logger=none", *typed)
+
+
+def test_a_run_that_cannot_be_opened_leaves_neither_lock_nor_log_handler(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = [*logging.getLogger().handlers]
+    monkeypatch.setattr(run_dir, "save_config", full)
+    with pytest.raises(OSError, match="No space left"):
+        Run(config(), tmp_path / "run", [])
+    assert logging.getLogger().handlers == before
+    monkeypatch.undo()
+    with Run(config(), tmp_path / "run", [], group="sweep"):
+        pass
+    assert logging.getLogger().handlers == before
+
+
+class Impatient(Logger):
+    """The user presses Ctrl-C while it ends."""
+
+    def __init__(self, ends):
+        self.ends = ends
+
+    def finish(self, metrics):
+        with Path(self.ends).open("a") as file:
+            file.write(f"{metrics is not None}\n")
+        raise KeyboardInterrupt
+
+
+def test_loggers_that_were_interrupted_at_the_end_are_not_ended_twice(tmp_path):
+    ends = tmp_path / "ends"
+    logger = f"+logger.it={{_target_:{__name__}.Impatient,ends:'{ends}'}}"
+
+    def run_and_finish():
+        with Run(config(logger), tmp_path, []) as run:
+            run.start_loggers()
+            run.finish({})
+
+    with pytest.raises(KeyboardInterrupt):
+        run_and_finish()
+    assert ends.read_text() == "True\n" and (tmp_path / "metrics.json").exists()
