@@ -23,7 +23,7 @@ NORMAL_STEP = 1e-2
 KEPT = 16
 """Chunks whose activations training keeps."""
 AMBIENT = 0.1
-"""Share of the light that comes from everywhere, the least in training."""
+"""Share of the light that comes from everywhere; in training, the least."""
 TETRAHEDRON = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))
 
 
@@ -114,9 +114,9 @@ class VolumeRenderer:
 
         Args:
             shading: "albedo" (None is the same), "textureless", "lambertian" or "normal" (normals as colours); all but the
-                first need, and give, normals. Light falls from the camera. In training it falls from around the camera, drawn
-                for every view (Poole et al. 2023, section 3.2): N(0, 1) away along each axis, world units, with an ambient
-                share from U(0.1, 1) (both stable-dreamfusion's).
+                first need, and give, normals. The light is at the camera; in training around it, drawn for every view (Poole et
+                al. 2023, section 3.2): N(0, 1) world units away along each axis, with an ambient share from U(0.1, 1) (both
+                as in stable-dreamfusion) in place of 0.1.
             occupied: cells of the cube, by x, y, z, outside which density is taken for 0; for one scene.
             training: whether gradients are wanted.
             cost: how much memory the field takes for a sample, relative to a small MLP.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 from diffusion3d.cameras import Cameras
 from diffusion3d.errors import UserError
 from diffusion3d.rendering import kernel_name, rasterization
+from diffusion3d.rendering.pixels import at
 from diffusion3d.rendering.render import EMPTY_ALPHA, Render
 from diffusion3d.representations.base import Representation, SceneParameters
 from diffusion3d.representations.density import DensityControl
@@ -23,10 +25,12 @@ from diffusion3d.representations.splats import DEGREES, SH_C0, splats_of
 from diffusion3d.representations.starting import started_from
 from diffusion3d.views import PointCloud, PosedViews
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class SplatScene:
-    """B scenes of N Gaussians, activated.
+    """B scenes of N Gaussians, activated; they may lie anywhere, so a camera's `far` does not cut them.
 
     Attributes:
         means: world units. quats: (w, x, y, z), unit. scales: standard deviations, world units. opacities: in [0, 1]; 0 for
@@ -58,9 +62,7 @@ class SplatScene:
         if meta["means2d"].requires_grad:
             meta["means2d"].retain_grad()
         channels = torch.cat([image, alpha, *([] if torch.is_grad_enabled() else [self._squared_depth(cameras)])], -1)
-        channels = channels.movedim(-1, 2)
-        if pixels is not None:
-            channels = channels.flatten(3).gather(3, pixels[:, :, None].expand(-1, -1, channels.shape[2], -1))
+        channels = at(channels.movedim(-1, 2), pixels)
         rgb, weighted, alpha, *squared = channels.split([3] + [1] * (channels.shape[2] - 3), 2)
         depth, *moment = (
             torch.where(alpha < EMPTY_ALPHA, 0.0, x / alpha.clamp(min=EMPTY_ALPHA)) for x in (weighted, *squared)
@@ -86,7 +88,6 @@ class SplatScene:
             cameras.width,
             cameras.height,
             near_plane=cameras.near,
-            far_plane=cameras.far,
             packed=False,
             **options,
         )
@@ -107,7 +108,7 @@ class GaussianSplats(Representation):
         density: how the count changes; None keeps it.
         sh_degree: of the spherical harmonics, 0 (one colour) to 3.
         start: file of Gaussians (3DGS PLY, SPZ, .splat), points or a mesh to start from; None starts from the points that the
-            data know, or from a ball.
+            data know, or from a ball. Of Gaussians, colours beyond [0, 1] are clamped and harmonics above `sh_degree` dropped.
     """
 
     def __init__(
@@ -144,9 +145,17 @@ class GaussianSplats(Representation):
             raw = started_from(self.start, points, self.count, self.initial_opacity)
         else:
             raw = self._ball(scenes, generator)
+        given = raw.pop("sh", raw["means"].new_zeros(*raw["means"].shape[:2], 0, 3))
+        if bool(given[:, :, self.harmonics :].any()):
+            log.warning(
+                "%s has spherical harmonics of degree %d; those above representation.sh_degree=%d are dropped",
+                self.start,
+                DEGREES[given.shape[2] + 1],
+                DEGREES[self.harmonics + 1],
+            )
         if self.harmonics:
-            given = raw.pop("sh", raw["means"].new_zeros(*raw["means"].shape[:2], 0, 3))[:, :, : self.harmonics]
-            raw["sh"] = F.pad(given, (0, 0, 0, self.harmonics - given.shape[2]))
+            kept = given[:, :, : self.harmonics]
+            raw["sh"] = F.pad(kept, (0, 0, 0, self.harmonics - kept.shape[2]))
         return {
             name: value.expand(scenes, *value.shape[1:]).clone()
             for name, value in raw.items()
@@ -180,9 +189,7 @@ class GaussianSplats(Representation):
         if self.density is not None:
             scenes = len(owner.raw["means"])
             if scenes > 1:
-                raise UserError(
-                    f"the number of splats is controlled for one scene, not for {scenes}: set representation.density=null"
-                )
+                raise ValueError(f"density_control: it is for one scene, not for {scenes}; set density to None")
             self.density.after_step(owner, optimizer, render, step)
 
     def renderer(self, device: torch.device) -> str:

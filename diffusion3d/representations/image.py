@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion3d.cameras import Cameras
 from diffusion3d.errors import UserError
+from diffusion3d.rendering.pixels import at
 from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import Representation
 from diffusion3d.views import PointCloud, PosedViews
@@ -40,9 +41,7 @@ class ImageScene:
         image = self.image
         if image.shape[-2:] != size:
             image = F.interpolate(image, size, mode="bilinear", antialias=True)
-        rgb = image[:, None].expand(-1, cameras.shape[1], -1, -1, -1)
-        if pixels is not None:
-            rgb = rgb.flatten(3).gather(3, pixels[:, :, None].expand(-1, -1, 3, -1))
+        rgb = at(image[:, None].expand(-1, cameras.shape[1], -1, -1, -1), pixels)
         alpha = torch.ones_like(rgb[:, :, :1])
         distance = cameras.origins.norm(dim=-1).reshape(*cameras.shape, *[1] * (rgb.ndim - 2))
         return Render(rgb, alpha, distance.expand_as(alpha))

@@ -70,7 +70,10 @@ class Splats:
         return (0.5 + SH_C0 * self.sh[:, 0]).clamp(0, 1)
 
     def raw(self) -> dict[str, Tensor]:
-        """The raw tensors [1, N, ...] of `representation=gsplat` that stand for these Gaussians, `sh` from degree 1 on."""
+        """The raw tensors [1, N, ...] of `representation=gsplat` that stand for these Gaussians, `sh` from degree 1 on.
+
+        Colours of degree 0 beyond [0, 1], which other programs' files may hold, are clamped.
+        """
         return {
             "means": self.means[None],
             "quats": F.normalize(self.quats, dim=-1)[None],

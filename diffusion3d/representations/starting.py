@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusion3d.errors import UserError, one_line
 from diffusion3d.representations.splat_files import read_splats
-from diffusion3d.representations.splats import Splats
+from diffusion3d.representations.splats import Splats, file_bytes
 from diffusion3d.views import PointCloud
 
 NEIGHBOURS = 3
@@ -66,25 +66,25 @@ def _points(file: Path, count: int) -> PointCloud:
 
     suffix = file.suffix.lower()
     if suffix == ".ply":
-        check_ply(file.read_bytes(), str(file))
+        check_ply(file_bytes(file), str(file))
     try:
         loaded = trimesh.load(file, process=False)
         if isinstance(loaded, trimesh.Scene):
             loaded = loaded.to_mesh()
     except Exception as error:  # trimesh's readers share no base
         raise UserError(f"cannot read {file}: {one_line(error)}") from None
+    points = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))))
+    if len(points) == 0 or not np.isfinite(points).all():
+        raise UserError(f"{file} holds neither Gaussians nor points nor a mesh, or some that are not finite")
     if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
-        check_faces(loaded.faces, len(loaded.vertices), str(file))
+        check_faces(loaded.faces, len(points), str(file))
         coloured = loaded.visual is not None and loaded.visual.defined
         drawn = trimesh.sample.sample_surface(loaded, count, sample_color=coloured, seed=0)
         colors = np.asarray(drawn[2])[:, :3] if coloured else np.full((count, 3), 128)
         points = np.asarray(drawn[0])
     else:
-        points = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))))
         colors = np.asarray(getattr(loaded, "colors", np.zeros((0, 4))))[:, :3]
         colors = colors if len(colors) == len(points) else np.full((len(points), 3), 128)
     if FORMATS.get(suffix) == "y":
         points = points @ Y_UP.T
-    if len(points) == 0 or not np.isfinite(points).all():
-        raise UserError(f"{file} holds neither Gaussians nor points nor a mesh, or some that are not finite")
     return PointCloud(torch.from_numpy(points).float(), torch.from_numpy(colors / 255).float())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import torch
 from omegaconf import ListConfig
 
 from diffusion3d.camera_sampling import Orbit
 from diffusion3d.cameras import Cameras
+from diffusion3d.config import load_config
 from diffusion3d.errors import UserError
 from diffusion3d.export.meshes import SceneMesh, write_glb, write_mesh_ply, write_obj
 from diffusion3d.export.pictures import depth_frames, normal_frames, render_views, write_gif, write_video
@@ -28,27 +30,29 @@ BEYOND = 20.0
 STEEPEST = 80.0
 SPLATS = tuple(WRITERS)
 MESHES = ("glb", "obj", "mesh_ply")
-OF_ANY_SCENE = (*MESHES, "videos", "transforms")
+OF_ANY_SHAPE = (*MESHES, "videos", "transforms")
 
 
-def chosen_formats(given: str | list[str] | None, splats: bool) -> list[str]:
+def chosen_formats(given: str | list[str] | None, splats: bool = True, geometry: bool = True) -> list[str]:
     """The formats to write, all that there are if none is given.
 
     Args:
         given: `task.formats`.
         splats: whether the scene is made of Gaussians.
+        geometry: whether it has a shape; else it becomes videos alone.
 
     Raises:
         UserError: there is no such format, or the scene cannot become it.
     """
-    possible = [*(SPLATS if splats else ()), *OF_ANY_SCENE]
+    possible = [*(SPLATS if splats else ()), *(OF_ANY_SHAPE if geometry else ("videos",))]
     formats = possible if given is None else [given] if isinstance(given, str) else list(dict.fromkeys(given))
     for name in formats:
-        if name not in (*SPLATS, *OF_ANY_SCENE):
-            raise UserError(f"task.formats: there is no {name}; there are {', '.join([*SPLATS, *OF_ANY_SCENE])}")
+        if name not in (*SPLATS, *OF_ANY_SHAPE):
+            raise UserError(f"task.formats: there is no {name}; there are {', '.join([*SPLATS, *OF_ANY_SHAPE])}")
         if name not in possible:
+            lacking = "Gaussians" if name in SPLATS else "a shape"
             raise UserError(
-                f"task.formats: {name} holds Gaussians and this scene has none; it can become {', '.join(possible)}"
+                f"task.formats: {name} holds {lacking} and this scene has none; it can become {', '.join(possible)}"
             )
     return formats
 
@@ -60,16 +64,18 @@ class Export(Task):
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
         asked = list(task.formats) if isinstance(task.formats, ListConfig) else task.formats
-        chosen_formats(asked, splats=True)
-        representation, raw, camera = load_scene(config.run.source, list(config.run.trust), self.device, task.scene)
+        chosen_formats(asked)
+        source, trusted = config.run.source, list(config.run.trust)
+        geometry = "geometry" in load_config(Path(source), trusted).representation.provides
+        representation, raw, camera = load_scene(source, trusted, self.device, task.scene)
         scene = representation.scene(raw)
-        formats = chosen_formats(asked, isinstance(scene, SplatScene))
+        formats = chosen_formats(asked, isinstance(scene, SplatScene), geometry)
         cameras = self._around(camera)
         metrics: dict[str, float] = {}
         if isinstance(scene, SplatScene) and not set(SPLATS).isdisjoint(formats):
             metrics |= self._splats(scene, formats)
         if "videos" in formats:
-            self._videos(scene, camera)
+            self._videos(scene, camera, geometry)
         if not {*MESHES, "transforms"}.isdisjoint(formats):
             render = render_views(scene, cameras)
             log.info("rendered %d views", task.views)
@@ -120,16 +126,15 @@ class Export(Task):
             "watertight": float(all(one.is_watertight for one in written)),
         }
 
-    def _videos(self, scene: Scene, camera: Orbit) -> None:
+    def _videos(self, scene: Scene, camera: Orbit, geometry: bool) -> None:
         task = self.config.task
         cameras = camera.turntable(task.frames, task.video_size).to(self.device)
         background = torch.tensor([list(task.background)], dtype=torch.float32, device=self.device)
         render = render_views(scene, cameras)
-        films = {
-            "rgb": composite(render, background)[0],
-            "depth": depth_frames(render).expand(-1, 3, -1, -1),
-            "normal": normal_frames(render, cameras, background),
-        }
+        films = {"rgb": composite(render, background)[0]}
+        if geometry:
+            films["depth"] = depth_frames(render).expand(-1, 3, -1, -1)
+            films["normal"] = normal_frames(render, cameras, background)
         for name, frames in films.items():
             for suffix, write in (("mp4", write_video), ("gif", write_gif)):
                 path = self.files.path("videos", f"{name}.{suffix}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from diffusion3d.errors import UserError
 from diffusion3d.export.pictures import render_views, write_grid
 from diffusion3d.guidance.base import Step
 from diffusion3d.metrics.images import WINDOW, psnr, ssim
-from diffusion3d.metrics.st_lpips import SMALLEST, st_lpips
+from diffusion3d.metrics.st_lpips import SMALLEST, st_lpips, weights
+from diffusion3d.rendering.pixels import at
 from diffusion3d.rendering.render import Render, composite
 from diffusion3d.representations.base import Representation, Scene
 from diffusion3d.tasks.base import Task
@@ -36,6 +37,11 @@ log = logging.getLogger(__name__)
 COVERED = 0.5
 """Alpha from which on a pixel counts as the object's."""
 SHOWN = 6
+CHUNK = 8
+"""Views that are drawn and judged at once."""
+
+Draw = Callable[[slice | Tensor], Tensor]
+"""Images [B, v, 3, H, W] in [0, 1] of some of the held-out views, on white."""
 
 
 class Fit(Task):
@@ -50,6 +56,11 @@ class Fit(Task):
             raise UserError(f"task.pixels={task.pixels} picks single pixels, which have no SSIM: set task.loss.dssim=0")
         if not task.own_maps and "sources" not in config.representation.provides:
             raise UserError("task.own_maps=false is for representations with source views, such as ib_planes")
+        counted = "elements" in config.representation.provides and config.representation.get("density") is not None
+        if counted and task.scenes > 1:
+            raise UserError(
+                f"the number of splats is controlled for one scene, not for {task.scenes}: set representation.density=null"
+            )
         data: Splits = build(config.data)
         if data.test is None:
             raise UserError(
@@ -106,15 +117,20 @@ class Fit(Task):
             optimizer.load_state(state)
             scores.update(state["scores"])
 
+        def pictures() -> Draw:
+            scene = optimizer.scene()
+            return lambda views: look(scene, held.cameras.select(views=views).to(self.device), white).cpu()
+
         @torch.no_grad()
         def preview(done: int) -> None:
-            images = look(optimizer.scene(), held.cameras.to(self.device), white)
-            scores.update(judge(images.cpu(), held))
+            draw = pictures()
+            scores.update(judge_drawn(draw, held))
             self.files.log(done - 1, scores)
             log.info("step %d  %s", done, "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
             path = self.files.path("previews", f"step_{done:05d}.png")
-            some = torch.linspace(0, images.shape[1] - 1, min(SHOWN, images.shape[1])).long()
-            write_grid(path, [images[0, some].cpu(), held.over(white.cpu())[0, some]])
+            last = held.cameras.shape[1] - 1
+            some = torch.linspace(0, last, min(SHOWN, last + 1)).long()
+            write_grid(path, [draw(some)[0], held.select(views=some).over(white.cpu())[0]])
             self.files.image(done, "test_views", path)
 
         done = loop(
@@ -131,7 +147,7 @@ class Fit(Task):
             watch=self.watch(representation, lambda: optimizer.raw, camera),
         )
         with torch.no_grad():
-            scores.update(perceptual(look(optimizer.scene(), held.cameras.to(self.device), white).cpu(), held))
+            scores.update(perceptual(pictures(), held))
         turntable = camera.turntable(size=task.video_size).to(self.device)
         write_scene(self.files, representation, optimizer.raw, turntable, white[:1], task.fps)
         size = sum(value.numel() for value in optimizer.raw.values())
@@ -144,44 +160,48 @@ def whole(data: PosedData, count: int) -> PosedViews:
     return data.batch(np.arange(count), views, np.random.default_rng(0))
 
 
-def at(images: Float[Tensor, "B V C H W"], pixels: Tensor | None) -> Float[Tensor, "B V C *P"]:
-    """Images, or what they show at flat indices [B, V, P]."""
-    if pixels is None:
-        return images
-    return images.flatten(3).gather(3, pixels[:, :, None].expand(-1, -1, images.shape[2], -1))
-
-
 def look(scene: Scene, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B V 3 H W"]:
     """Images of many views, in [0, 1]."""
     return composite(render_views(scene, cameras), background).clamp(0, 1)
 
 
 def judge(images: Float[Tensor, "B V 3 H W"], held: PosedViews, suffix: str = "") -> dict[str, float]:
+    """`judge_drawn` of images that are there."""
+    return judge_drawn(lambda views: images[:, views], held, suffix)
+
+
+def judge_drawn(draw: Draw, held: PosedViews, suffix: str = "") -> dict[str, float]:
     """Mean PSNR, that of the object's pixels alone, and SSIM of all held-out views, on white; the PSNR of the worst scene."""
-    white = torch.ones(images.shape[0], 3)
     found: dict[str, list[Tensor]] = defaultdict(list)
-    for view in range(images.shape[1]):
-        one = held.select(views=slice(view, view + 1))
-        mine, truth = images[:, view], one.over(white)[:, 0]
+    for mine, truth, alpha in _compared(draw, held):
         found["psnr"].append(psnr(mine, truth))
         found["ssim"].append(ssim(mine, truth))
-        if one.alpha is not None:
-            found["psnr_masked"].append(psnr(mine, truth, one.alpha[:, 0] > COVERED))
+        if alpha is not None:
+            found["psnr_masked"].append(psnr(mine, truth, alpha > COVERED))
     values = {name: torch.stack(rows, 1) for name, rows in found.items()}
     scores = {name: float(value.nanmean()) for name, value in values.items() if not bool(value.isnan().all())}
-    if len(images) > 1:
+    if len(values["psnr"]) > 1:
         scores["psnr_worst"] = float(values["psnr"].mean(1).min())
     return {f"test/{name}{suffix}": score for name, score in scores.items()}
 
 
-def perceptual(images: Float[Tensor, "B V 3 H W"], held: PosedViews) -> dict[str, float]:
+def perceptual(draw: Draw, held: PosedViews) -> dict[str, float]:
     """Mean ST-LPIPS over all held-out views, on white; nothing where its weights are not installed or the images too small."""
-    if min(images.shape[-2:]) < SMALLEST:
+    if min(held.cameras.height, held.cameras.width) < SMALLEST or weights() is None:
         return {}
-    truth = held.over(torch.ones(images.shape[0], 3))
-    found = [st_lpips(images[:, view], truth[:, view]) for view in range(images.shape[1])]
+    found = [st_lpips(mine, truth) for mine, truth, _ in _compared(draw, held)]
     distances = [distance for distance in found if distance is not None]
-    return {"test/st_lpips": float(torch.stack(distances).mean())} if distances else {}
+    return {"test/st_lpips": float(torch.stack(distances).mean())}
+
+
+def _compared(draw: Draw, held: PosedViews) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """What is drawn of every held-out view [B, 3, H, W], what is true, both on white, and its alpha; drawn a few at a time."""
+    white = torch.ones(held.cameras.shape[0], 3)
+    for start in range(0, held.cameras.shape[1], CHUNK):
+        views = slice(start, start + CHUNK)
+        images, truth = draw(views), held.select(views=views)
+        for view, (mine, wanted) in enumerate(zip(images.unbind(1), truth.over(white).unbind(1), strict=True)):
+            yield mine, wanted, None if truth.alpha is None else truth.alpha[:, view]
 
 
 def baselines(observed: PosedViews, held: PosedViews) -> dict[str, float]:
@@ -189,5 +209,8 @@ def baselines(observed: PosedViews, held: PosedViews) -> dict[str, float]:
     known = observed.over(torch.ones(observed.cameras.shape[0], 3))
     mean = known.mean(1, keepdim=True).expand(-1, held.cameras.shape[1], -1, -1, -1)
     nearest = torch.cdist(held.cameras.origins, observed.cameras.origins).argmin(-1)
-    view = torch.stack([images[chosen] for images, chosen in zip(known, nearest, strict=True)])
-    return {**judge(mean, held, "_mean_image"), **judge(view, held, "_nearest_view")}
+    scenes = torch.arange(len(known))[:, None]
+    return {
+        **judge(mean, held, "_mean_image"),
+        **judge_drawn(lambda views: known[scenes, nearest[:, views]], held, "_nearest_view"),
+    }

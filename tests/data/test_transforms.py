@@ -120,6 +120,13 @@ def mirror(root):
     edit(root, {"transform_matrix": matrix.tolist()})
 
 
+def write_points(root, count):
+    """Three points, and so many in the header."""
+    fields = "".join(f"property float {axis}\n" for axis in "xyz")
+    head = f"ply\nformat ascii 1.0\nelement vertex {count}\n{fields}end_header\n"
+    (root / "sparse_pc.ply").write_text(head + "0 0 0\n1 0 0\n0 1 0\n")
+
+
 def link_out(root):
     outside = root.parent / f"{root.name}_outside.png"
     shutil.copy(root / "images" / "002.png", outside)
@@ -154,8 +161,10 @@ def link_in_circles(root):
         (lambda root: edit(root, frames=[{}, {}, {}]), r"names the image ''"),
         (
             lambda root: (root / "sparse_pc.ply").write_bytes(b"ply\nformat ascii 1.0\n"),
-            r"sparse_pc.ply cannot be read",
+            r"sparse_pc.ply is no whole PLY",
         ),
+        (lambda root: write_points(root, 5), r"sparse_pc.ply has 3 lines of data, but its header says 5"),
+        (lambda root: write_points(root, 2), r"sparse_pc.ply has 3 lines of data, but its header says 2"),
         (lambda root: edit(root, {"file_path": "a\0b"}), r"'a\\x00b', which is no file"),
         (lambda root: (root / "transforms.json").write_text("["), r"transforms.json is not valid JSON"),
         (lambda root: (root / "transforms.json").write_text("[" * 10**5), r"transforms.json is not valid JSON"),

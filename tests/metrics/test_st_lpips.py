@@ -33,6 +33,18 @@ def test_what_looks_more_alike_is_nearer():
     assert torch.allclose(st_lpips(truth, shifted), near, atol=1e-6), "symmetric"
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "distance"), [(64, 64, 0.2057922), (48, 80, 0.2088924), (101, 67, 0.2896884)]
+)
+def test_the_numbers_are_those_of_the_authors_package(height, width, distance):
+    """`LPIPS(net="alex", variant="shift_tolerant")(one, other, normalize=True)` of stlpips-pytorch 0.0.2."""
+    y, x = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
+    one = torch.stack([(9 * x).sin(), (7 * y).cos(), (11 * (x + y)).sin()])
+    other = torch.stack([(9 * x + 1).sin(), (8 * y).cos(), (11 * (x - y)).sin()])
+    found = st_lpips(0.5 + 0.5 * one[None], 0.5 + 0.5 * other[None])
+    assert found.item() == pytest.approx(distance, rel=1e-4)
+
+
 def test_replaced_weights_are_refused(tmp_path, monkeypatch):
     import types
 

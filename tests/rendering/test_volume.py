@@ -1,5 +1,8 @@
 """Volume rendering against closed forms and a plain-torch loop."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,11 @@ def ball(points, sources=None):
     """A homogeneous ball."""
     inside = points.norm(dim=-1) < RADIUS
     return SIGMA * inside.to(points.dtype), torch.full_like(points, COLOUR)
+
+
+def soft(points, sources=None):
+    """An opaque ball whose density has a gradient."""
+    return 200 * torch.sigmoid(60 * (RADIUS - points.norm(dim=-1))), torch.full_like(points, COLOUR)
 
 
 def smooth(points, sources=None):
@@ -77,10 +85,6 @@ def test_nerfacc_composites_as_the_equations_say():
 
 def test_normals_of_a_ball_point_outwards():
     cameras = views()
-
-    def soft(points, sources=None):
-        return 200 * torch.sigmoid(60 * (RADIUS - points.norm(dim=-1))), torch.full_like(points, COLOUR)
-
     render = VolumeRenderer(samples=300)(soft, cameras, shading="normal")
     o, d = cameras.rays()
     surface = F.normalize(o + render.depth[:, :, 0, ..., None] * d, dim=-1).movedim(-1, 2)
@@ -91,7 +95,97 @@ def test_normals_of_a_ball_point_outwards():
     assert render.extras["facing_away"].max() < 0.05
 
 
-def test_shading_follows_the_light_at_the_camera():
+def front(count, size=1):
+    """The same view of the front of the cube `count` times."""
+    return orbit(torch.zeros(1, count), torch.zeros(1, count), 3.0, 40.0, size, size)
+
+
+def brightness(normal, cameras, shading="textureless", training=False):
+    """Of a slope whose normal is `normal` (right, down, along the view): [views, pixels]."""
+    uphill = -(cameras.c2w[0, 0, :3, :3] @ torch.tensor(normal))
+
+    def slope(points, sources=None):
+        return 50 + 9 * points @ uphill, torch.full_like(points, COLOUR)
+
+    render = VolumeRenderer(samples=4)(slope, cameras, shading=shading, training=training)
+    return (render.rgb[0, :, 0] / render.alpha[0, :, 0]).flatten(1)
+
+
+@pytest.mark.parametrize("normal", [[0.0, 0.0, -1.0], [0.6, 0.0, -0.8], [-0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
+def test_light_falls_from_the_camera(normal):
+    """Brightness is 0.1 + 0.9 of the cosine between the normal and the direction to the camera."""
+    cameras = front(1, size=9)
+    d = F.normalize(cameras.rays()[1][0, 0], dim=-1)
+    cosine = -(d @ (cameras.c2w[0, 0, :3, :3] @ torch.tensor(normal))).flatten()[None]
+    expected = 0.1 + 0.9 * cosine.clamp(min=0)
+    torch.testing.assert_close(brightness(normal, cameras), expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(brightness(normal, cameras, "lambertian"), COLOUR * expected, atol=2e-3, rtol=0)
+
+
+def test_training_draws_the_light_around_the_camera():
+    torch.manual_seed(0)
+    ambient = brightness([0.0, 0.0, 1.0], front(4000), training=True)  # faces away
+    assert ambient.min() >= 0.1 and ambient.max() <= 1
+    assert ambient.mean().item() == pytest.approx(0.55, abs=0.02)
+    assert ambient.std().item() == pytest.approx(0.9 / 12**0.5, abs=0.02)
+    generator = np.random.default_rng(0)
+    light = np.array([0.0, 0.0, -2.0]) + generator.normal(
+        size=(100_000, 3)
+    )  # from the front of the cube, which is opaque
+    share = generator.uniform(0.1, 1, 100_000)
+    for normal in ([0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]):
+        cosine = (light @ np.array(normal) / np.linalg.norm(light, axis=1)).clip(0)
+        expected, found = share + (1 - share) * cosine, brightness(normal, front(4000), training=True)
+        assert found.mean().item() == pytest.approx(expected.mean(), abs=0.02)
+        assert found.std().item() == pytest.approx(expected.std(), abs=0.02)
+
+
+def test_a_view_has_one_light_of_the_global_generator():
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        found.append(brightness([0.0, 0.0, 1.0], front(3, size=4), training=True))
+    one, same, other = found
+    torch.testing.assert_close(one, one[:, :1].expand_as(one))
+    assert one[:, 0].std() > 0.01
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("shading", "training"), [("lambertian", False), ("normal", True), ("albedo", True)])
+def test_light_is_drawn_only_where_it_falls_in_training(shading, training):
+    torch.manual_seed(0)
+    VolumeRenderer(samples=4)(smooth, views(size=4), shading=shading, training=training)
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    if training:
+        torch.rand(1, 2 * 4 * 4, 1)  # jitters the samples
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.7])
+def test_a_ray_of_two_samples_by_hand(tilt):
+    """Samples half a unit before and behind the origin, whose normals face away at an angle, and towards the camera."""
+    cameras = front(1)
+    right, _, along = cameras.c2w[0, 0, :3, :3].unbind(1)
+    angle, strength = torch.tensor(tilt, requires_grad=True), torch.tensor(1.0, requires_grad=True)
+
+    def field(points, sources=None):
+        x, z = points @ right, points @ along
+        down = 1 - 0.5 * ((z + 0.5) * angle.cos() + x * angle.sin())
+        return strength * torch.where(z < 0, down, 1.5 + z), torch.full_like(points, COLOUR)
+
+    render = VolumeRenderer(samples=2)(field, cameras, shading="normal")
+    w = [1 - math.exp(-1), math.exp(-1) * (1 - math.exp(-2))]
+    entropy = sum(-p * math.log(p) - (1 - p) * math.log(1 - p) for p in w) / 2
+    assert render.extras["entropy"].item() == pytest.approx(entropy, rel=1e-4)
+    facing_away = render.extras["facing_away"]
+    assert facing_away.item() == pytest.approx(w[0] * math.cos(tilt) ** 2, rel=1e-4)
+    facing_away.backward()
+    assert angle.grad.item() == pytest.approx(-w[0] * math.sin(2 * tilt), abs=1e-4), "normals are pulled at"
+    assert strength.grad.item() == pytest.approx(0, abs=1e-4), "weights are not"
+
+
+def test_shadings_are_of_their_kind():
     cameras = views()
     shades = {name: VolumeRenderer(samples=64)(smooth, cameras, shading=name).rgb for name in SHADINGS}
     torch.testing.assert_close(shades["albedo"], VolumeRenderer(samples=64)(smooth, cameras).rgb)

@@ -31,6 +31,15 @@ def test_a_mesh_is_covered_in_its_colours(tmp_path):
     assert (raw["colors"][0, up].sigmoid()[:, 0] > 0.9).all() and (raw["colors"][0, up].sigmoid()[:, 2] < 0.1).all()
 
 
+@pytest.mark.parametrize(("name", "expected"), [("a.obj", (3, 1, 2)), ("a.glb", (3, 1, 2)), ("a.ply", (1, 2, 3))])
+def test_meshes_stand_upright(name, expected, tmp_path):
+    ball = trimesh.creation.icosphere(radius=0.1)
+    ball.apply_translation((1, 2, 3))
+    ball.export(tmp_path / name)
+    means = splats(count=500, start=str(tmp_path / name)).init(1)["means"]
+    torch.testing.assert_close(means.mean((0, 1)), torch.tensor(expected).float(), atol=0.02, rtol=0)
+
+
 def test_points_of_a_capture_are_taken_and_evenly_thinned():
     points = PointCloud(torch.rand(1000, 3), torch.rand(1000, 3))
     raw = splats(count=100).init(1, points=points)
@@ -62,6 +71,17 @@ def test_an_exported_scene_is_where_another_run_starts(tmp_path):
     assert torch.equal(more["sh"][:, :, :8], again.init(1)["sh"]) and (more["sh"][:, :, 8:] == 0).all()
 
 
+@pytest.mark.parametrize(("degree", "said"), [(0, True), (1, True), (2, False), (3, False)])
+def test_harmonics_that_are_dropped_are_named(degree, said, tmp_path, caplog):
+    first = splats(count=5, sh_degree=2)
+    raw = first.init(1)
+    raw["sh"] = torch.ones_like(raw["sh"])
+    (tmp_path / "scene.ply").write_bytes(first.export(raw)["scene.ply"])
+    splats(start=str(tmp_path / "scene.ply"), sh_degree=degree).init(1)
+    line = f"scene.ply has spherical harmonics of degree 2; those above representation.sh_degree={degree} are dropped"
+    assert (line in caplog.text) == said == bool(caplog.records)
+
+
 def test_harmonics_change_the_colour_with_the_direction():
     both = splats(count=30, sh_degree=1, scale=0.2, opacity=0.9)
     raw = both.init(1, torch.Generator().manual_seed(0))
@@ -74,17 +94,40 @@ def test_harmonics_change_the_colour_with_the_direction():
     assert (changed - without).abs().max() > 0.05
 
 
+def ply(vertices=3, corner=2, x="0"):
+    """A triangle, with so many vertices in the header."""
+    fields = "".join(f"property float {axis}\n" for axis in "xyz")
+    head = f"ply\nformat ascii 1.0\nelement vertex {vertices}\n{fields}"
+    head += "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    return f"{head}{x} 0 0\n1 0 0\n0 1 0\n3 0 1 {corner}\n".encode()
+
+
+def test_the_ply_below_is_sound_when_it_is_not_spoilt(tmp_path):
+    (tmp_path / "a.ply").write_bytes(ply())
+    assert splats(count=9, start=str(tmp_path / "a.ply")).init(1)["means"].shape == (1, 9, 3)
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "is not a file"), (b"ply\nnonsense", "cannot read|holds neither"), (b"", "cannot read|neither")],
+    ("name", "content", "message"),
+    [
+        ("odd.ply", None, "is not a file"),
+        ("odd.ply", b"ply\nnonsense", "is no whole PLY"),
+        ("odd.ply", b"", "is no whole PLY"),
+        ("odd.ply", ply(corner=7), "has faces of vertices that are not there"),
+        ("odd.ply", ply(corner=-2), "has faces of vertices that are not there"),
+        ("odd.ply", ply(vertices=5), "has 4 lines of data, but its header says 6"),
+        ("odd.ply", ply(vertices=2), "has 4 lines of data, but its header says 3"),
+        ("odd.ply", ply(x="nan"), "not finite"),
+        ("odd.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "cannot read"),
+    ],
 )
-def test_bad_files_are_refused_by_name(content, message, tmp_path):
-    path = tmp_path / "odd.ply"
+def test_bad_files_are_refused_by_name(name, content, message, tmp_path):
+    path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
         splats(start=str(path)).init(1)
-    assert "odd.ply" in str(caught.value) and "\n" not in str(caught.value)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_degrees_beyond_three_are_refused():

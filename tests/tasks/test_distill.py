@@ -9,16 +9,18 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from plyfile import PlyData
 
 import diffusion3d
-from choices import CAMERA, PRIOR, SCENE
+from choices import CAMERA, FIELDS, PRIOR, SCENE
 from diffusion3d.errors import Interrupted, RunError, UserError
 from diffusion3d.tasks.checkpoint import load_checkpoint
 
@@ -42,6 +44,18 @@ TYPED = [
     "task.checkpoint_every=2",
 ]
 STEPS = 6
+
+
+LIT = [
+    *(part for part in TYPED if not part.startswith("representation.")),
+    "representation=nerf",
+    *FIELDS["nerf"],
+    "representation.renderer.samples=8",
+    "representation.renderer.chunk=1000",  # so small that training computes again in the backward pass
+    "camera.size=16",
+    "task.shading={_target_: diffusion3d.shading.Shadings, albedo: 3, lambertian: 1, textureless: 1, normal: 1}",
+    "terms.orientation.weight=1.0",
+]
 
 
 def distill(directory, *overrides, steps=STEPS):
@@ -69,6 +83,23 @@ def scene(directory):
 def video(path):
     with imageio.get_reader(path) as reader:
         return np.stack([frame for frame in reader])  # noqa: C416, list() asks for a length
+
+
+@contextmanager
+def signalled(directory, number):
+    """This process gets a signal when the run has drawn its first preview."""
+
+    def stop():
+        while not (directory / "previews").exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(5)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +173,31 @@ def test_every_raw_tensor_has_moved(whole, tmp_path):
         assert (after[name] != value).any(), name
 
 
+def test_a_lit_run_pulls_at_the_normals_and_resumes_to_the_same_bits(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    diffusion3d.run([*LIT, f"hydra.run.dir={whole}", f"task.steps={STEPS}"])
+    facing_away = [float(row["terms/orientation"]) for row in table(whole)]
+    assert 0 < sum(value > 0 for value in facing_away) < STEPS, "some steps are lit, and some are not"
+    with pytest.raises(Interrupted), signalled(cut, signal.SIGINT):
+        diffusion3d.run([*LIT, f"hydra.run.dir={cut}", f"task.steps={STEPS}"])
+    assert 0 < len(table(cut)) < STEPS
+    diffusion3d.run([f"run.resume={cut}"])
+    assert table(cut) == table(whole)
+    one, other = (load_checkpoint(run / "checkpoints")[1]["task"]["raw"] for run in (whole, cut))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_term_that_needs_light_is_refused_where_there_is_none(tmp_path):
+    dark = [part for part in LIT if not part.startswith("task.shading")]
+    with pytest.raises(
+        UserError, match=r"terms\.orientation needs lit views, and task\.shading=.*lambertian"
+    ) as caught:
+        diffusion3d.run([*dark, f"hydra.run.dir={tmp_path / 'run'}", "prior.weights=nowhere.safetensors"])
+    assert "\n" not in str(caught.value) and "terms.orientation=null" in str(caught.value)
+    for mended in ("terms.orientation=null", "task.shading.lambertian=1.0"):
+        diffusion3d.run([*dark, mended, "task.steps=1", f"hydra.run.dir={tmp_path / mended[:5]}"])
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(long, tmp_path):
     killed = tmp_path / "killed"
@@ -163,17 +219,8 @@ def test_a_killed_run_resumes_to_the_same_bits(long, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_resumed_run_is_bit_identical(number, long, tmp_path):
     stopped = tmp_path / "stopped"
-
-    def stop():
-        while not (stopped / "previews").exists():
-            time.sleep(0.001)
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=stop, daemon=True)
-    thread.start()
-    with pytest.raises(Interrupted, match="run.resume=") as caught:
+    with pytest.raises(Interrupted, match="run.resume=") as caught, signalled(stopped, number):
         distill(stopped, steps=60)
-    thread.join(5)
     assert caught.value.exit_code == 128 + number
     step, _ = load_checkpoint(stopped / "checkpoints")
     assert len(table(stopped)) == step < 60

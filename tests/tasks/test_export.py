@@ -16,7 +16,7 @@ from choices import CAMERA, PRIOR, SCENE
 from diffusion3d.camera_sampling import Orbit
 from diffusion3d.errors import UserError
 from diffusion3d.tasks import export
-from diffusion3d.tasks.export import OF_ANY_SCENE, SPLATS, chosen_formats
+from diffusion3d.tasks.export import OF_ANY_SHAPE, SPLATS, chosen_formats
 
 SMALL = [
     "task.views=24",
@@ -103,6 +103,17 @@ def test_any_scene_becomes_meshes_films_and_a_data_set(box, tmp_path):
     assert heights.max() > 3 * np.sin(np.deg2rad(65)) and heights.min() < -3 * np.sin(np.deg2rad(65))
 
 
+def test_an_image_becomes_a_film_and_no_mesh(tmp_path):
+    run = tmp_path / "run"
+    typed = ["prompt=a castle", "logger=none", "device=cpu", *PRIOR, *CAMERA, "representation=image", "terms=none"]
+    diffusion3d.run([*typed, "task.steps=1", "task.video_size=32", f"hydra.run.dir={run}"])
+    metrics, files = exported(run, tmp_path / "out")
+    kept = {name for name in files if name.startswith(("export/", "videos/", "transforms/"))}
+    assert kept == {"videos/rgb.mp4", "videos/rgb.gif"} and metrics["formats"] == 1
+    with pytest.raises(UserError, match="glb holds a shape and this scene has none; it can become videos"):
+        exported(run, tmp_path / "mesh", "task.formats=[videos,glb]")
+
+
 def test_what_is_asked_for_and_nothing_else(box, tmp_path):
     metrics, files = exported(
         box, tmp_path / "out", "task.formats=[glb,transforms]", "task.scene=1", "task.elevation=[0,45]", "task.views=12"
@@ -134,8 +145,9 @@ def test_what_cannot_work_is_refused_in_one_line(given, message, box, tmp_path):
 
 
 def test_formats_are_chosen_by_what_the_scene_is():
-    assert chosen_formats(None, True) == [*SPLATS, *OF_ANY_SCENE]
-    assert chosen_formats(None, False) == [*OF_ANY_SCENE]
+    assert chosen_formats(None, True) == [*SPLATS, *OF_ANY_SHAPE]
+    assert chosen_formats(None, False) == [*OF_ANY_SHAPE]
+    assert chosen_formats(None, False, geometry=False) == ["videos"]
     assert chosen_formats("ply", True) == ["ply"] and chosen_formats(["glb", "ply", "glb"], True) == ["glb", "ply"]
 
 

@@ -9,7 +9,7 @@ from choices import cameras, choices, chosen
 from diffusion3d.diffusion.condition import Condition
 from diffusion3d.errors import UserError
 from diffusion3d.guidance.base import Step, Term
-from diffusion3d.guidance.terms import DepthVariance, Entropy, Opacity, Size, Sparsity
+from diffusion3d.guidance.terms import DepthVariance, Entropy, Opacity, Orientation, RayEntropy, Size, Sparsity
 from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import SceneParameters
 from diffusion3d.tasks.build import CAPABILITIES, build
@@ -27,7 +27,8 @@ class Elements:
     def render(self, cameras, pixels=None, sources=None, shading=None):
         alpha = torch.tensor([0.0, 0.5, 1.0, 0.25]).view(1, 1, 1, 2, 2).requires_grad_()
         variance = torch.tensor([5.0, 6.0, 0.3, 7.0]).view(1, 1, 1, 2, 2)
-        return Render(alpha.expand(1, 1, 3, 2, 2), alpha, torch.zeros_like(alpha), depth_variance=variance)
+        extras = {"entropy": 0.1 * variance, "facing_away": 0.01 * variance}
+        return Render(alpha.expand(1, 1, 3, 2, 2), alpha, torch.zeros_like(alpha), None, variance, extras)
 
 
 def value(term, step=STEP):
@@ -47,6 +48,8 @@ def binary_entropy(p):
         (Entropy(3.0), 3 * sum(binary_entropy(a) for a in (0, 0.5, 1, 0.25)) / 4),
         (Sparsity(1.0), 0.4),
         (DepthVariance(2.0), 0.6),
+        (RayEntropy(2.0), 2 * 0.1 * 18.3 / 4),
+        (Orientation(2.0), 2 * 0.01 * 18.3 / 4),
         (Size(10.0, limit=0.1), 10 * (0.2**2 + 0.05**2) / 2),
     ],
 )
@@ -80,12 +83,19 @@ def test_every_term_of_a_choice_is_finite_and_pulls_at_the_scene(choice):
     representation = build(chosen("representation", name))
     node = chosen("terms", choice, f"representation={name}")
     for name in [name for name in node if name not in CAPABILITIES]:
+        if "weight" in node[name]:
+            node[name].weight = 1.0
         term = build(node[name])
         assert isinstance(term, Term)
         owner = SceneParameters(representation, representation.init(1, torch.Generator().manual_seed(0)))
         scene = owner.scene()
-        loss = term(scene, scene.render(cameras()), cameras(), Condition(), Step(9, 10))
-        assert loss.shape == () and torch.isfinite(loss)
-        if loss != 0:
-            loss.backward()
-            assert any(p.grad is not None and (p.grad != 0).any() for p in owner.raw.values()), name
+        render = scene.render(cameras(), shading="lambertian" if term.lit else None)
+        loss = term(scene, render, cameras(), Condition(), Step(9, 10))
+        assert loss.shape == () and torch.isfinite(loss) and loss != 0, name
+        loss.backward()
+        assert any(p.grad is not None and (p.grad != 0).any() for p in owner.raw.values()), name
+
+
+def test_orientation_needs_lit_views_where_it_weighs():
+    assert Orientation(0.1).lit and Orientation({"from": 0.0, "to": 1.0}).lit
+    assert not Orientation(0.0).lit and not RayEntropy(1.0).lit
