@@ -235,5 +235,8 @@ class Fields(VolumeRepresentation):
         out = self.head(raw, self.encoding(raw, points))
         return self.density(out[..., 0], points), out[..., 1:].sigmoid()
 
+    def cost(self, raw: Mapping[str, Tensor]) -> int:
+        return self.head.cost
+
     def renderer(self, device: torch.device) -> str:
         return f"nerfacc, encoding by {self.encoding.computed_by(device)}"

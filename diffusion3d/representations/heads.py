@@ -13,10 +13,20 @@ from torch import Tensor
 
 from diffusion3d.errors import UserError
 
+SMALL = 64
+"""Hidden units of a small MLP, all layers together."""
+
 
 @runtime_checkable
 class Head(Protocol):
+    """
+    Attributes:
+        names: of the raw tensors.
+        cost: memory that a sample takes, relative to a small MLP.
+    """
+
     names: tuple[str, ...]
+    cost: int
 
     def init(self, channels: int, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]: ...
 
@@ -36,6 +46,7 @@ class MLP:
         if min(width, layers + 1, outputs) < 1:
             raise UserError(f"representation.head: width={width} must be positive, layers={layers} not negative")
         self.width, self.layers, self.outputs = width, layers, outputs
+        self.cost = max(1, width * layers // SMALL)
         self.names = tuple(f"{kind}{i}" for i in range(layers + 1) for kind in ("weight", "bias"))
 
     def init(self, channels: int, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -59,6 +70,7 @@ class Direct:
     """The first four features are the density and the colour."""
 
     names = ()
+    cost = 1
 
     def init(self, channels: int, scenes: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         if channels < 4:

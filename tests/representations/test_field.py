@@ -115,6 +115,25 @@ def test_occupancy_forgets_the_fog_that_a_scene_starts_with():
     assert occupancy.cells[-3:].all() and not occupancy.cells[:-3].any()
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "share"),
+    [("nerf", "head.width=64", 1), ("nerf_frequency", "head.width=128", 4), ("ib_planes", "sources=8", 8)],
+)
+def test_a_field_that_takes_more_memory_is_given_fewer_samples_at_a_time(name, size, share):
+    changed = [f"representation.{size}", "representation.renderer.chunk=9600"]
+    representation: VolumeRepresentation = build(chosen("representation", name, *changed))
+    field, given = representation.field, []
+
+    def counting(raw, x, sources=None):
+        given.append(x.shape[1])
+        return field(raw, x, sources)
+
+    representation.field = counting
+    with torch.no_grad():
+        representation.scene(representation.init(1)).render(cameras(1, 1))
+    assert 0.8 * 9600 / share < max(given) <= 9600 / share
+
+
 @pytest.mark.parametrize("fitted", [True, False])
 def test_a_fit_looks_everywhere_during_the_warmup_and_a_distillation_grows_from_its_ball(fitted):
     """Voxels learn apart from one another: what lies across a gap is found where all of space is looked at."""
