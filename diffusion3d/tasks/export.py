@@ -15,7 +15,7 @@ from diffusion3d.errors import UserError
 from diffusion3d.export.meshes import SceneMesh, write_glb, write_mesh_ply, write_obj
 from diffusion3d.export.pictures import depth_frames, normal_frames, render_views, write_gif, write_video
 from diffusion3d.export.views import spread, write_transforms
-from diffusion3d.files import whole, write_bytes
+from diffusion3d.files import write_bytes
 from diffusion3d.rendering.render import Render, composite
 from diffusion3d.representations.base import Scene
 from diffusion3d.representations.gsplat import SplatScene
@@ -137,9 +137,7 @@ class Export(Task):
             films["normal"] = normal_frames(render, cameras, background)
         for name, frames in films.items():
             for suffix, write in (("mp4", write_video), ("gif", write_gif)):
-                path = self.files.path("videos", f"{name}.{suffix}")
-                with whole(path) as temporary:
-                    write(temporary, frames, task.fps)
+                write(self.files.path("videos", f"{name}.{suffix}"), frames, task.fps)
             self.files.video(name, self.files.dir / "videos" / f"{name}.mp4")
 
     def _file(self, name: str, content: bytes) -> None:

@@ -22,7 +22,6 @@ from diffusion3d.camera_sampling import Orbit
 from diffusion3d.cameras import Cameras
 from diffusion3d.errors import one_line
 from diffusion3d.export.pictures import to_uint8, write_video
-from diffusion3d.files import whole
 from diffusion3d.representations.base import Representation, Scene
 from diffusion3d.representations.gsplat import SplatScene
 from diffusion3d.viewer.cameras import View
@@ -208,8 +207,7 @@ class Viewer:
             self._videos.mkdir(exist_ok=True)
             names = (self._videos / f"viewer_{look.shown}_{number}.mp4" for number in itertools.count(1))
             path = next(name for name in names if not name.exists())
-            with whole(path) as temporary:
-                write_video(temporary, self._frames(self._camera.turntable(size=look.resolution), look).cpu(), FPS)
+            write_video(path, self._frames(self._camera.turntable(size=look.resolution), look).cpu(), FPS)
         except (OSError, RuntimeError) as error:
             self._tell("Not recorded", one_line(error))
         else:

@@ -318,7 +318,7 @@ def make_lists(count: int, seed: int, world: Path) -> list[dict[str, Any]]:
             wrong, typed = spoil(data.draw, typed)
             own = typed[len(own) :]
         else:
-            if "task=export" not in typed and data.draw(st.integers(0, 5)) == 0:
+            if "task=export" not in typed and data.draw(st.integers(0, 9)) == 5:
                 typed = ["-m", *typed, "seed=0,1"]
             typed = own = [*typed, *settings_of(data.draw, typed, 3)]
         if len(found) < count:  # what is wrong is wrong in one list only
