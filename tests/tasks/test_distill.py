@@ -7,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -23,6 +21,7 @@ import diffusion3d
 from choices import CAMERA, FIELDS, PRIOR, SCENE
 from diffusion3d.errors import Interrupted, RunError, UserError
 from diffusion3d.tasks.checkpoint import load_checkpoint
+from signals import signalled
 
 ROOT = Path(__file__).parent.parent.parent
 SIZE = 32
@@ -83,23 +82,6 @@ def scene(directory):
 def video(path):
     with imageio.get_reader(path) as reader:
         return np.stack([frame for frame in reader])  # noqa: C416, list() asks for a length
-
-
-@contextmanager
-def signalled(directory, number):
-    """This process gets a signal when the run has drawn its first preview."""
-
-    def stop():
-        while not (directory / "previews").exists():
-            time.sleep(0.001)
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=stop, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(5)
 
 
 @pytest.fixture(scope="module")

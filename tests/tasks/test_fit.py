@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ import torch
 import diffusion3d
 from choices import CAMERA, FIELDS, SCENE, choices
 from diffusion3d.data.base import InMemory
-from diffusion3d.errors import UserError
+from diffusion3d.errors import Interrupted, UserError
 from diffusion3d.metrics.images import psnr, ssim
 from diffusion3d.metrics.st_lpips import st_lpips, weights
 from diffusion3d.tasks.checkpoint import load_checkpoint
 from diffusion3d.tasks.fit import CHUNK, baselines, judge, judge_drawn, perceptual, whole
 from diffusion3d.views import PosedViews
+from signals import signalled
 
 SIZE = 32
 DATA = ["data=toybox_scenes", "data.train_views=12", "data.test_views=4", f"data.size={SIZE}", "data.samples=2"]
@@ -72,8 +74,10 @@ def test_a_resumed_fit_is_the_undisturbed_one(name, tmp_path):
         typed += ["representation=nerf"]
         typed += ["representation.occupancy.every=2", "task.pixels=50"]
     fit(tmp_path / "whole", *typed, "task.steps=6")
-    fit(tmp_path / "cut", *typed, "task.steps=6", "task.minutes=0")
-    diffusion3d.run([f"run.resume={tmp_path / 'cut'}", "task.minutes=null"])
+    with pytest.raises(Interrupted), signalled(tmp_path / "cut", signal.SIGINT):
+        fit(tmp_path / "cut", *typed, "task.steps=6")
+    assert 0 < len(table(tmp_path / "cut")) < 6
+    diffusion3d.run([f"run.resume={tmp_path / 'cut'}"])
     one, other = (load_checkpoint(tmp_path / d / "checkpoints")[1]["task"] for d in ("whole", "cut"))
     assert all(torch.equal(one["raw"][key], other["raw"][key]) for key in one["raw"])
     assert table(tmp_path / "whole") == table(tmp_path / "cut")
