@@ -50,12 +50,12 @@ class Denoising(Objective):
     def __init__(
         self,
         prior: Prior,
-        level_mean: float = 0.9,
-        level_std: float = 1.3,
-        weight_cap: float = 20.0,
-        text_dropout: float = 0.1,
-        text_noise: float = 0.0,
-        clean_view: float = 0.15,
+        level_mean: float,
+        level_std: float,
+        weight_cap: float,
+        text_dropout: float,
+        text_noise: float,
+        clean_view: float,
         backgrounds: Backgrounds | None = None,
         scales: Sequence[Mapping[str, float]] = (),
     ) -> None:

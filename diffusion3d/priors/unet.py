@@ -131,16 +131,16 @@ class MultiViewUNet(nn.Module):
 
     def __init__(
         self,
-        patch: int = 4,
-        channels: Sequence[int] = (48, 96, 192),
-        blocks: Sequence[int] = (2, 2, 2),
-        attention: Sequence[int] = (2,),
-        head: int = 64,
-        embedding: int = 384,
-        text: int = 384,
-        pose: bool = False,
-        code: int = 0,
-        refine: int = 0,
+        patch: int,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        attention: Sequence[int],
+        head: int,
+        embedding: int,
+        text: int,
+        pose: bool,
+        code: int,
+        refine: int,
     ) -> None:
         super().__init__()
         if len(blocks) != len(channels) or not set(attention) <= set(range(len(channels))):

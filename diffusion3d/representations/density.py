@@ -51,12 +51,12 @@ class RankedDensification(DensityControl):
 
     def __init__(
         self,
-        start: int = 100,
-        stop: int = 320,
-        every: int = 20,
-        cap: int = 6000,
-        growth: float = 0.1,
-        min_opacity: float = 0.02,
+        start: int,
+        stop: int,
+        every: int,
+        cap: int,
+        growth: float,
+        min_opacity: float,
     ) -> None:
         if not (0 < min_opacity < 1 and 0 <= growth <= 1 and every >= 1):
             raise UserError(

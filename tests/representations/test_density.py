@@ -13,6 +13,13 @@ from diffusion3d.representations.gsplat import GaussianSplats
 RATES = dict.fromkeys(("means", "quats", "scales", "opacities", "colors"), 0.01)
 
 
+SETTINGS = {"start": 0, "stop": 100, "every": 10, "cap": 6000, "growth": 0.1, "min_opacity": 0.02}
+
+
+def ranked(**settings):
+    return RankedDensification(**{**SETTINGS, **settings})
+
+
 def owner_of(opacities):
     splats = GaussianSplats(RATES, count=len(opacities))
     raw = splats.init(1, torch.Generator().manual_seed(0))
@@ -31,7 +38,7 @@ def test_the_faint_go_and_those_with_the_largest_gradients_are_split():
     moments = {
         group["name"]: optimizer.state[group["params"][0]]["exp_avg"].clone() for group in optimizer.param_groups
     }
-    density = RankedDensification(growth=0.5, cap=100, min_opacity=0.05)
+    density = ranked(growth=0.5, cap=100, min_opacity=0.05)
     gradient = torch.zeros(2, 5, 2)
     gradient[0, :, 0] = torch.tensor([1.0, 9.0, 3.0, 0.0, 0.0])
     gradient[1, :, 1] = torch.tensor([0.0, 0.0, 0.0, 2.5, 0.1])
@@ -56,7 +63,7 @@ def test_the_faint_go_and_those_with_the_largest_gradients_are_split():
 @pytest.mark.parametrize(("cap", "expected"), [(7, 7), (6, 6), (3, 6), (100, 12)])
 def test_the_cap_is_never_passed(cap, expected):
     owner, optimizer = owner_of([0.5] * 6)
-    density = RankedDensification(growth=1.0, cap=cap)
+    density = ranked(growth=1.0, cap=cap)
     density.observe(torch.rand(1, 6, 2), 8, 8)
     density.apply(owner, optimizer)
     assert owner.raw["means"].shape[1] == expected
@@ -64,14 +71,14 @@ def test_the_cap_is_never_passed(cap, expected):
 
 def test_a_scene_that_has_faded_altogether_is_left_alone():
     owner, optimizer = owner_of([0.01] * 4)
-    density = RankedDensification(min_opacity=0.5)
+    density = ranked(min_opacity=0.5)
     density.observe(torch.rand(1, 4, 2), 8, 8)
     density.apply(owner, optimizer)
     assert owner.raw["means"].shape[1] == 4
 
 
 def test_gradients_add_up_in_units_of_the_half_image():
-    density = RankedDensification()
+    density = ranked()
     gradient = torch.tensor([[[0.3, 0.0]], [[0.0, 0.4]]])
     for _ in range(2):
         density.observe(gradient, width=20, height=10)
@@ -79,16 +86,16 @@ def test_gradients_add_up_in_units_of_the_half_image():
 
 
 def test_when_it_is_due():
-    density = RankedDensification(start=10, stop=30, every=5)
+    density = ranked(start=10, stop=30, every=5)
     assert [step for step in range(50) if density.due(step)] == [10, 15, 20, 25]
 
 
 @pytest.mark.parametrize("opacity", [0.0, 1.0])
 def test_impossible_opacities_are_refused(opacity):
     with pytest.raises(UserError, match="min_opacity"):
-        RankedDensification(min_opacity=opacity)
+        ranked(min_opacity=opacity)
 
 
 def test_a_start_above_the_cap_is_refused():
     with pytest.raises(UserError, match="count=70 exceeds"):
-        GaussianSplats({}, count=70, density=RankedDensification(cap=60))
+        GaussianSplats({}, count=70, density=ranked(cap=60))
