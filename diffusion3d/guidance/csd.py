@@ -1,4 +1,4 @@
-"""Classifier score distillation (Yu et al. 2024)."""
+"""Classifier score distillation (Yu et al. 2024, eq. 7, and 10 with a negative prompt)."""
 
 from __future__ import annotations
 

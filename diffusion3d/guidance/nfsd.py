@@ -1,4 +1,4 @@
-"""Noise-free score distillation (Katzir et al. 2024)."""
+"""Noise-free score distillation (Katzir et al. 2024, eq. 6 and 7)."""
 
 from __future__ import annotations
 

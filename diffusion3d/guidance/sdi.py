@@ -1,4 +1,4 @@
-"""Score distillation via inversion (Lukoianov et al. 2024)."""
+"""Score distillation via inversion (Lukoianov et al. 2024, eq. 10)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from diffusion3d.priors.base import Prior
 
 class SDI(SDS):
     """SDS whose noise is the render's own, by DDIM inversion: x - x0_hat(x_t).
+
+    The paper takes fewer steps of inversion to low levels, and denoises a little below the level that it inverted to; here
+    their number is fixed and both levels are one.
 
     For a prior N(m, v²) the exact inversion with a prior N(m', v²) makes m + a (m - m') its fixed point at one t, a = alpha v /
     sqrt(alpha² v² + sigma²): the mean m where both guidance scales are equal, beyond it where the inversion's is smaller.

@@ -11,7 +11,7 @@ from diffusion3d.guidance.distillation import Distillation, Noised
 class SDS(Distillation):
     """w(t) (eps_hat - eps) = w(t) alpha / sigma (x - x0_hat).
 
-    Weighting "sigma_squared" is DreamFusion's, "x0" the x0 form of MVDream (Shi et al. 2024, eq. 4), x - x0_hat.
+    Weighting "sigma_squared" is DreamFusion's, "x0" the x0 form of MVDream (Shi et al. 2024, section 3.2), x - x0_hat.
     """
 
     name = "sds"

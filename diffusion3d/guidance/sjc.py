@@ -1,4 +1,4 @@
-"""Score Jacobian chaining (Wang et al. 2023, perturb-and-average scoring)."""
+"""Score Jacobian chaining (Wang et al. 2023, perturb-and-average scoring, eq. 16 where it is centred)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variational score distillation (ProlificDreamer, Wang et al. 2023, algorithm 2)."""
+"""Variational score distillation (ProlificDreamer, Wang et al. 2023, eq. 9)."""
 
 from __future__ import annotations
 
