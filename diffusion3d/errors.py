@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
+HINT = " (traceback in run.log; run.debug=true prints it)"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory", re.IGNORECASE)
 """What torch's plain RuntimeErrors say."""
@@ -84,5 +85,9 @@ def summary(error: Exception) -> str:
 
 def describe(error: Exception) -> str:
     """An error in one line, and where more is to be found of one that is nobody's wrong input."""
-    hint = "" if isinstance(error, UserError) else " (traceback in run.log; run.debug=true prints it)"
-    return summary(error) + hint
+    return summary(error) + ("" if isinstance(error, UserError) else HINT)
+
+
+def unexpected(line: str) -> bool:
+    """Whether `describe` made this line of an error that is nobody's wrong input."""
+    return line.endswith(HINT)

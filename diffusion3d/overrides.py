@@ -167,12 +167,11 @@ def resumed(directory: Path, overrides: Sequence[str]) -> list[str]:
     saved = load_overrides(directory)
     typed = {key_of(override) for override in overrides}
     kept = [override for override in (*saved, *TYPED_AGAIN) if key_of(override) not in typed]
-    for override in kept:
-        if key_of(override) == "hydra.searchpath" and not _leads_to_folders(override):
-            raise UserError(
-                f"{directory} takes configs from more than folders, and to look there imports it; if you trust it, add "
-                f"{override.lstrip('+')}"
-            )
+    if typing := importing(kept):
+        raise UserError(
+            f"{directory} takes configs from more than folders, and to look there imports it; if you trust it, add "
+            f"{' '.join(typing)}"
+        )
     return [*kept, *overrides, f"hydra.run.dir={quote(escape(str(directory)))}"]
 
 
@@ -207,6 +206,12 @@ def _reproducing(overrides: Sequence[str]) -> list[str]:
         for override, key in zip(overrides, keys, strict=True)
         if key in ("run.source", "hydra.searchpath") or not re.match(r"(run|viewer|hydra)\b", key)
     ]
+
+
+def importing(overrides: Sequence[str]) -> list[str]:
+    """Those that let configs be found in packages, which are imported for that."""
+    places = [override.lstrip("+") for override in overrides if key_of(override) == "hydra.searchpath"]
+    return [override for override in places if not _leads_to_folders(override)]
 
 
 def _leads_to_folders(searchpath: str) -> bool:

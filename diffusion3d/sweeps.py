@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from diffusion3d.config import check, difference, masked, read_config, swept_overrides
-from diffusion3d.errors import RunError, UserError, summary, user_error
+from diffusion3d.errors import RunError, UserError, describe, user_error
 from diffusion3d.files import write_text
 from diffusion3d.naming import numbered
 from diffusion3d.overrides import key_of, value_of
@@ -116,12 +116,12 @@ def run_sweep_job(
                 return Outcome(work(directory, swept), score=score)
             except Exception as error:
                 with suppress(OSError):
-                    _write_json(directory / JOB, {**facts, "error": summary(user_error(error))})
+                    _write_json(directory / JOB, {**facts, "error": describe(user_error(error))})
                 raise
     except Exception as error:  # a failed job must not stop a sweep
         if isinstance(error, Locked):
             log.warning(error)
-        line = summary(user_error(error))
+        line = describe(user_error(error))
         return Outcome(error=RunError(line), score=score)  # of any other class it might not reach another process
     finally:
         _try_table(directory.parent)

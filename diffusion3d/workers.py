@@ -11,7 +11,7 @@ ON_PARENTS_DEATH = 1
 
 
 def end_with_parent() -> None:
-    """Let this process be killed when the one that started it ends, however that ends, so that no job goes on alone and holds
-    its directory. Linux alone can do this; elsewhere a job that has lost its sweep goes on to its end."""
+    """From now on let this process be killed when the one that started it ends, however that ends, so that no job goes on alone
+    and holds its directory. Linux alone can do this; elsewhere a job that has lost its sweep goes on to its end."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(ON_PARENTS_DEATH, signal.SIGKILL)

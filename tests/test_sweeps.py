@@ -16,7 +16,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from diffusion3d import sweeps
-from diffusion3d.errors import Interrupted, RunError, UserError
+from diffusion3d.errors import HINT, Interrupted, RunError, UserError
 from diffusion3d.hydra_cli import sweep
 from diffusion3d.run import job
 from diffusion3d.sweeps import Outcome, read_jobs, write_table
@@ -231,7 +231,10 @@ def test_jobs_run_side_by_side_and_share_the_cores(monkeypatch):
     typed = [*TOY, "hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "task.meet=2", "task.steps=8"]
     with pytest.raises(RunError, match="^1 of 2 jobs failed$"):
         sweep([*typed, "task.fail=null,oh no", "hydra.sweep.dir=sweep"], job)
-    assert [(row["status"], row["error"]) for row in table()] == [("done", ""), ("failed", "RuntimeError: oh no")]
+    assert [(row["status"], row["error"]) for row in table()] == [
+        ("done", ""),
+        ("failed", f"RuntimeError: oh no{HINT}"),
+    ]
     for path in Path("sweep").glob("*/versions.json"):
         assert json.loads(path.read_text())["threads"] == max(1, os.cpu_count() // 2)
 

@@ -337,6 +337,7 @@ def check_ply(content: bytes, what: str) -> None:
     if not body or missing or "vertex" not in counts:
         lacking = ", ".join(sorted(missing)) or "vertices or its end"
         raise UserError(f"{what} is no whole PLY: its header lacks {lacking}")
-    found = len([line for line in body.split(b"\n")[1:] if line.strip()])
-    if b"format ascii" in header and found != sum(counts.values()):
-        raise UserError(f"{what} has {found} lines of data, but its header says {sum(counts.values())}")
+    if b"format ascii" in header:
+        found = len([line for line in body.split(b"\n")[1:] if line.strip()])
+        if found != sum(counts.values()):
+            raise UserError(f"{what} has {found} lines of data, but its header says {sum(counts.values())}")

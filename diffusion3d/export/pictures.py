@@ -80,7 +80,7 @@ def write_video(path: Path, frames: Float[Tensor, "F C H W"], fps: int = 25) -> 
             temporary, pictures, fps=fps, codec="libx264", quality=8, macro_block_size=1, pixelformat="yuv420p"
         )
         if b"moov" not in temporary.read_bytes():  # the index, written last; imageio does not ask how ffmpeg ended
-            raise OSError(errno.EIO, "ffmpeg stopped before its end; the disk may be full")
+            raise OSError(errno.ENOSPC, "ffmpeg stopped before its end, as it does where there is no room", str(path))
     return path
 
 

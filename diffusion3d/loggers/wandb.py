@@ -55,8 +55,9 @@ class WandbLogger(Background):
 
         self._wandb = wandb
         wandb.setup()  # starts its service
-        if self._off:  # while there was nothing to abandon
-            self.abandon()
+        if self._off:
+            self.abandon()  # there was nothing to abandon before
+            raise TimeoutError("its service was not up before the run ended")
         self._row = {"prompt": info.config.get("prompt"), "variant": variant(info)}
         mode: Any = (
             self.mode

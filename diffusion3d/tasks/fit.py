@@ -21,7 +21,8 @@ from diffusion3d.errors import UserError
 from diffusion3d.export.pictures import render_views, write_grid
 from diffusion3d.guidance.base import Step
 from diffusion3d.metrics.images import WINDOW, psnr, ssim
-from diffusion3d.metrics.st_lpips import SMALLEST, st_lpips, weights
+from diffusion3d.metrics.st_lpips import SMALLEST, st_lpips
+from diffusion3d.metrics.st_lpips import weights as lpips_weights
 from diffusion3d.rendering.pixels import at
 from diffusion3d.rendering.render import Render, composite
 from diffusion3d.representations.base import Representation, Scene
@@ -187,10 +188,13 @@ def judge_drawn(draw: Draw, held: PosedViews, suffix: str = "") -> dict[str, flo
 
 def perceptual(draw: Draw, held: PosedViews) -> dict[str, float]:
     """Mean ST-LPIPS over all held-out views, on white; nothing where its weights are not installed or the images too small."""
-    if min(held.cameras.height, held.cameras.width) < SMALLEST or weights() is None:
+    if min(held.cameras.height, held.cameras.width) < SMALLEST or lpips_weights() is None:
         return {}
-    found = [st_lpips(mine, truth) for mine, truth, _ in _compared(draw, held)]
-    distances = [distance for distance in found if distance is not None]
+    distances = []
+    for mine, truth, _ in _compared(draw, held):
+        distance = st_lpips(mine, truth)
+        assert distance is not None
+        distances.append(distance)
     return {"test/st_lpips": float(torch.stack(distances).mean())}
 
 

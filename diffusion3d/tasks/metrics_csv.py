@@ -44,15 +44,13 @@ class MetricsCsv:
             return
         new = [name for name in dict.fromkeys(key for row in self._rows for key in row) if name not in self.columns]
         if new or not self.path.exists():
-            before = self._read()
-            self.columns += new
-            self._replace(before)
+            self._replace(self._read(), [*self.columns, *new])
         else:
             with self.path.open("r+b") as file:
                 file.seek(self._end)
-                file.write(self._text(self._rows))
+                file.write(_text(self._rows, self.columns))
                 file.truncate()
-        self._end += len(self._text(self._rows[:-1]))
+        self._end += len(_text(self._rows[:-1], self.columns))
         del self._rows[:-1]
 
     def drop_from(self, step: int) -> None:
@@ -62,7 +60,7 @@ class MetricsCsv:
             return
         rows = [row for row in (*self._read(), *self._rows) if str(row["step"]).isdigit() and int(row["step"]) < step]
         self._rows = [{**row, "step": int(row["step"])} for row in rows[-1:]]
-        self._replace(rows[:-1])
+        self._replace(rows[:-1], self.columns)
 
     def last(self) -> dict[str, float]:
         """The last value of every figure."""
@@ -78,14 +76,15 @@ class MetricsCsv:
         if not self.path.exists():
             return []
         text = self.path.read_bytes()[: self._end].decode()
-        return [row for row in csv.DictReader(io.StringIO(text, newline="")) if None not in row.values()]
+        return [row for row in csv.DictReader(io.StringIO(text, newline="")) if None not in (*row, *row.values())]
 
-    def _replace(self, before: Iterable[Mapping[str, Any]]) -> None:
-        head = self._text([dict(zip(self.columns, self.columns, strict=True)), *before])
-        write_bytes(self.path, head + self._text(self._rows))
-        self._end = len(head)
+    def _replace(self, before: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
+        head = _text([dict(zip(columns, columns, strict=True)), *before], columns)
+        write_bytes(self.path, head + _text(self._rows, columns))
+        self.columns, self._end = columns, len(head)
 
-    def _text(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
-        text = io.StringIO(newline="")
-        csv.DictWriter(text, self.columns, restval="").writerows(rows)
-        return text.getvalue().encode()
+
+def _text(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns, restval="").writerows(rows)
+    return text.getvalue().encode()

@@ -20,7 +20,7 @@ from diffusion3d.config import foreign_modules, resolved, save_config
 from diffusion3d.errors import UserError, unwritable
 from diffusion3d.loggers.base import Loggers, RunInfo
 from diffusion3d.naming import numbered
-from diffusion3d.overrides import save_overrides
+from diffusion3d.overrides import importing, save_overrides
 from diffusion3d.tasks.facts import peak_memory, reset_peak_memory, versions, write_json
 from diffusion3d.tasks.metrics_csv import MetricsCsv
 
@@ -62,7 +62,7 @@ class Run:
         """
         self.begin, self._before = time.monotonic(), 0.0
         reset_peak_memory()
-        self.config = config
+        self.config, self._overrides = config, overrides
         resume = config.run.resume is not None or group is not None
         with ExitStack() as opened:
             try:
@@ -137,8 +137,9 @@ class Run:
         seconds."""
         self._csv.add(step, metrics)
         self._last.update(metrics)
-        if step >= self._start:  # the loggers have what was there before a resume
+        if step >= self._start:
             (self.dir / "metrics.json").unlink(missing_ok=True)  # a run that goes on has not finished
+        if step >= self._start - 1:  # the preview of the step before a resume is made then
             self._loggers.log(step, metrics)
 
     def image(self, step: int | None, name: str, path: Path) -> None:
@@ -180,8 +181,9 @@ class Run:
     def how_to_resume(self) -> str:
         """A clause with the command that continues this run."""
         modules = ",".join(foreign_modules(self.config))
-        trust = f" run.trust=[{modules}]" if modules else ""
-        return f"continue with: python -m diffusion3d.run run.resume={shlex.quote(str(self.dir))}{trust}"
+        trusted = [f"run.trust=[{modules}]"] if modules else []
+        typed = shlex.join([f"run.resume={self.dir}", *trusted, *importing(self._overrides)])
+        return f"continue with: python -m diffusion3d.run {typed}"
 
     def finish(self, metrics: dict[str, float]) -> dict[str, float]:
         """Write metrics.json and end the loggers: the last value of all that was logged, `metrics`, seconds (those of the

@@ -11,7 +11,7 @@ to the outcome, without a traceback and, unless it ran to its end, with a last l
 
 - ran: to its end.
 - refused, stopped: a UserError of one line, with exit code 2 or 1.
-- traceback: any other exception, or a UserError of several lines.
+- traceback: any other exception, also of a sweep's job, or a UserError of several lines.
 - slow: not done after --seconds of CPU time. crashed: it took the process with it, twice.
 
 What is asked for depends on the seed, hypothesis' version and the configuration. What is done is kept in OUT, where the same
@@ -38,6 +38,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,10 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
+class Failed(Exception):
+    """A job of a sweep met what is no UserError."""
+
+
 def try_list(typed: list[str], seconds: float, run: Callable[[list[str]], Any]) -> dict[str, Any]:
     """How a list ends in this process."""
     from diffusion3d.errors import UserError, summary
@@ -147,15 +152,27 @@ def agrees(outcome: str, process: dict[str, Any]) -> bool:
     return process["exit code"] == EXIT_CODES.get(outcome) and not process["traceback"] and told == (outcome != "ran")
 
 
-def answer(typed: list[str]) -> None:
-    """What the command line does with a list."""
+def answer(typed: list[str], output: Path) -> None:
+    """What the command line does with a list, whose runs go to `output`.
+
+    Raises:
+        Failed: a job of a sweep met what is no UserError, which the sweep tells as it tells any other.
+    """
+    from diffusion3d.errors import RunError, unexpected
     from diffusion3d.hydra_cli import sweep
     from diffusion3d.run import job, run
+    from diffusion3d.sweeps import read_jobs
 
-    if "-m" in typed:
-        sweep([override for override in typed if override != "-m"], job)
-    else:
+    if "-m" not in typed:
         run(typed)
+        return
+    try:
+        sweep([override for override in typed if override != "-m"], job)
+    except RunError:
+        told = [one.error for folder in output.glob("*") for one in read_jobs(folder) if unexpected(one.error)]
+        if told:
+            raise Failed(told[0]) from None
+        raise
 
 
 def limit_memory() -> None:
@@ -262,7 +279,7 @@ def main() -> None:
             ours = [*quiet, f"paths.output={where}", f"paths.data={world / 'data'}"]
             typed = [*one["typed"], *ours, *(["run.dry_run=true"] if given.plans else [])]
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                done[number] = try_list(typed, given.seconds, answer)
+                done[number] = try_list(typed, given.seconds, partial(answer, output=where))
             if number % EVERY == 7 and not given.plans:
                 done[number]["process"] = as_process([text for text in typed if "\x00" not in text], 5 * given.seconds)
             keep({"number": number, **done[number]})

@@ -67,7 +67,7 @@ def run_all(options: argparse.Namespace) -> None:
                 if key not in results:
                     folder = place(options.state / "distilled", key)
                     begun[pool.submit(measured, folder, name, prompt, options.overrides)] = key
-        keep(RESULTS, begun)
+        keep(RESULTS, begun, options.state / "distilled")
 
 
 def table() -> str:

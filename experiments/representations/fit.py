@@ -80,7 +80,7 @@ def run_all(options: argparse.Namespace) -> None:
                 key = f"{name} | {thing}"
                 if key not in found and thing in (options.objects or [thing]):
                     begun[pool.submit(finish, place(options.state, key), [*typed, *data, *options.overrides])] = key
-        keep(RESULTS, begun)
+        keep(RESULTS, begun, options.state)
 
 
 def table() -> str:

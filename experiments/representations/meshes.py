@@ -137,7 +137,7 @@ def run_all(options: argparse.Namespace) -> None:
             if thing and chosen and key not in found and (run / "metrics.json").exists():
                 folder = place(options.state / "meshes", key)
                 begun[pool.submit(measured, run, folder, figures["test/psnr"], options.overrides)] = key
-        keep(RESULTS, begun)
+        keep(RESULTS, begun, options.state / "meshes")
 
 
 def table() -> str:

@@ -46,14 +46,14 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def keep(path: Path, begun: Mapping[Future[Figures], str]) -> None:
-    """Add figures to what is measured, and the commits that they are of, as they come."""
+def keep(path: Path, begun: Mapping[Future[Figures], str], state: Path) -> None:
+    """Add figures to what is measured, and the commits that the runs in `state` are of, as they come."""
     results, made = read(path), versions()
     commits = results.setdefault("commits", {})
     path.parent.mkdir(exist_ok=True)
     for done in as_completed(begun):
         results[begun[done]] = done.result()
-        commits[begun[done]] = made["git"]
+        commits[begun[done]] = json.loads((place(state, begun[done]) / "versions.json").read_text())["git"]
         write_json(path, {**results, "versions": made})
         print(begun[done], {name: round(value, 3) for name, value in done.result().items()}, flush=True)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from diffusion3d.config import CONF_DIR
+from diffusion3d.errors import RunError
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDER = Path(__file__).parent.parent.parent / "experiments" / "reliability"
 
 
@@ -85,3 +87,18 @@ def test_lists_choose_from_all_groups(script, tmp_path):
     assert groups - {"hydra", "distillation", "field"} <= chosen
     assert len(valid) > 0.4 * len(lists)
     assert 5 <= sum("-m" in typed for typed in valid) < 0.2 * len(valid)
+
+
+def test_a_crash_inside_a_sweep_is_told_from_an_error(script, tmp_path, monkeypatch):
+    fuzz = script("fuzz")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def answer(override):
+        output = tmp_path / override[:10]
+        typed = ["-m", f"hydra.searchpath=[{CONFIGS}]", "task=toy", "logger=none", "task.steps=6", override]
+        fuzz.answer([*typed, f"paths.output={output}"], output)
+
+    with pytest.raises(fuzz.Failed, match="RuntimeError: oh no"):
+        answer("task.fail=null,oh no")
+    with pytest.raises(RunError, match="1 of 2 jobs failed"):
+        answer("task.nan_at=null,0")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from diffusion3d.camera_sampling import Orbit
+from diffusion3d.errors import exhausted
 from diffusion3d.export.pictures import render_frames, to_uint8, write_gif, write_grid, write_video
 from diffusion3d.rendering.render import Render
 
@@ -110,5 +111,5 @@ def test_what_cannot_be_written_to_its_end_leaves_the_old_file(name, write, tmp_
             write(path, torch.rand(8, 3, 64, 64))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert caught.value.filename == str(path)
+    assert caught.value.filename == str(path) and exhausted(caught.value) is not None
     assert path.read_bytes() == b"old" and [*tmp_path.iterdir()] == [path]

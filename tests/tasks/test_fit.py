@@ -72,7 +72,7 @@ def test_a_resumed_fit_is_the_undisturbed_one(name, tmp_path):
         typed += [f"density@representation.density={name}", *(f"representation.density.{setting}" for setting in early)]
     if name == "nerf":
         typed += ["representation=nerf"]
-        typed += ["representation.occupancy.every=2", "task.pixels=50"]
+        typed += ["representation.occupancy.every=2", "representation.occupancy.warmup=2", "task.pixels=50"]
     fit(tmp_path / "whole", *typed, "task.steps=6")
     with pytest.raises(Interrupted), signalled(tmp_path / "cut", signal.SIGINT):
         fit(tmp_path / "cut", *typed, "task.steps=6")

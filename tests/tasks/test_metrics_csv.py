@@ -1,4 +1,7 @@
 import csv
+import errno
+
+import pytest
 
 from diffusion3d.tasks import metrics_csv
 from diffusion3d.tasks.metrics_csv import MetricsCsv
@@ -72,6 +75,25 @@ def test_more_figures_of_the_last_step_join_its_row_on_disk_or_not_and_after_a_r
         {"step": "2", "a": "4.0", "score": "", "more": ""},
     ]
     assert again.last() == {"a": 4.0, "score": 7.25, "more": 0.0} and again.total("a") == 7.0
+
+
+def test_a_new_column_that_a_full_disk_refused_is_added_later(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    table = MetricsCsv(tmp_path / "m.csv")
+    table.add(0, {"a": 1.0})
+    table.flush()
+    table.add(0, {"score": 5.0})
+    monkeypatch.setattr(metrics_csv, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        table.flush()
+    monkeypatch.undo()
+    assert rows(table.path) == [{"step": "0", "a": "1.0"}]
+    table.flush()
+    again = MetricsCsv(table.path)
+    again.drop_from(1)
+    assert again.last() == {"a": 1.0, "score": 5.0}
 
 
 def test_a_table_that_is_opened_again_goes_on(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import shlex
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,38 @@ class Impatient(Logger):
         with Path(self.ends).open("a") as file:
             file.write(f"{metrics is not None}\n")
         raise KeyboardInterrupt
+
+
+class Noting(Logger):
+    """Writes down what it is told."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def log(self, step, metrics):
+        with Path(self.file).open("a") as file:
+            file.write(f"{step} {metrics}\n")
+
+
+def test_loggers_get_the_preview_of_the_step_before_a_resume(tmp_path):
+    noted = tmp_path / "noted"
+    logger = f"+logger.it={{_target_:{__name__}.Noting,file:'{noted}'}}"
+    with Run(config(logger), tmp_path / "run", []) as run:
+        run.log(1, {"loss": 1.0})
+        run.save(2, {})
+    with Run(config(logger, f"run.resume={run.dir}"), run.dir, []) as run:
+        run.start_loggers()
+        assert run.load() == (2, {})
+        run.log(1, {"score": 3.0})
+        run.log(2, {"loss": 0.5})
+    assert noted.read_text() == "1 {'score': 3.0}\n2 {'loss': 0.5}\n"
+
+
+def test_how_to_resume_names_what_must_be_typed_again(tmp_path):
+    foreign = "hydra.searchpath=[pkg://choices]"
+    with Run(config(), tmp_path / "run", ["task=toy", foreign]) as run:
+        command = shlex.split(run.how_to_resume())
+    assert command[-3:] == [f"run.resume={run.dir}", "run.trust=[toy_task]", foreign]
 
 
 def test_loggers_that_were_interrupted_at_the_end_are_not_ended_twice(tmp_path):
