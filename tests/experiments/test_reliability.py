@@ -94,7 +94,7 @@ def test_a_crash_inside_a_sweep_is_told_from_an_error(script, tmp_path, monkeypa
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     def answer(override):
-        output = tmp_path / override[:10]
+        output = tmp_path / override[5:9]
         typed = ["-m", f"hydra.searchpath=[{CONFIGS}]", "task=toy", "logger=none", "task.steps=6", override]
         fuzz.answer([*typed, f"paths.output={output}"], output)
 
