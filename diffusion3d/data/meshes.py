@@ -6,6 +6,7 @@ five `.sh3f` libraries with 820 models (`apt-get download sweethome3d-furniture`
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -23,7 +24,10 @@ from diffusion3d.data.textured import FORMATS, read_mesh
 from diffusion3d.data.toybox.captions import with_article
 from diffusion3d.errors import UserError
 
+log = logging.getLogger(__name__)
+
 CATALOGUE = "PluginFurnitureCatalog.properties"
+SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def meshes(
     chosen = pick(models, select)[:scenes]
     if not chosen:
         raise UserError("data.select is empty; null takes all meshes")
+    shown = ", ".join(model.path for model in chosen[:SHOWN])
+    log.info("rendering %s%s", shown, f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else "")
     detail = 2 * views.distance * math.tan(math.radians(views.fov / 2)) / (views.size * views.samples)
     loaded = (read_mesh(files, model.path, up, model.turn, detail) for model in chosen)
     return rendered(loaded, [[with_article(model.name)] for model in chosen], views)
@@ -108,7 +114,7 @@ def pick(models: Sequence[Model], select: Sequence[str | int] | str | int | None
         else:
             found = [m for m in models if key.lower() in (m.name.lower(), m.stem.lower(), m.path.lower())]
         if not found:
-            known = ", ".join(dict.fromkeys(m.name for m in models[:8]))
+            known = ", ".join(dict.fromkeys(m.name for m in models[:SHOWN]))
             raise UserError(f"data.select: there is no {key!r} among the {len(models)} meshes ({known}, …)")
         chosen += found
     return chosen

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +22,10 @@ from diffusion3d.rendering.depth import seen_normals
 from diffusion3d.rendering.render import EMPTY_ALPHA, Render, composite
 from diffusion3d.representations.base import Scene
 
+log = logging.getLogger(__name__)
+
+TELL_SECONDS = 10.0
+
 
 def to_uint8(image: Float[Tensor, "*S H W 3"]) -> UInt8[np.ndarray, "*S H W 3"]:
     return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
@@ -29,7 +35,12 @@ def to_uint8(image: Float[Tensor, "*S H W 3"]) -> UInt8[np.ndarray, "*S H W 3"]:
 def render_views(scene: Scene, cameras: Cameras, chunk: int = 8) -> Render:
     """All views without extras, rendered a few at a time."""
     starts = range(0, cameras.shape[1], chunk)
-    parts = [scene.render(cameras.select(views=slice(start, start + chunk))) for start in starts]
+    parts, told = [], time.monotonic()
+    for start in starts:
+        parts.append(scene.render(cameras.select(views=slice(start, start + chunk))))
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            log.info("%d of %d views", min(start + chunk, cameras.shape[1]), cameras.shape[1])
     normals = [part.normals for part in parts if part.normals is not None]
     behind = [part.behind for part in parts if part.behind is not None]
     variance = [part.depth_variance for part in parts if part.depth_variance is not None]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusion3d.errors import UserError, one_line
@@ -16,6 +17,7 @@ from diffusion3d.views import PointCloud
 
 NEIGHBOURS = 3
 FLOOR = 1e-4
+GREY = 128
 
 
 def started_from(path: str | None, points: PointCloud | None, count: int, opacity: float) -> dict[str, Tensor]:
@@ -59,6 +61,23 @@ def of_points(points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"], opacit
     return Splats.activated(points, quats, distance[:, None].expand(-1, 3), opacities, colors)
 
 
+def _surface_colors(mesh: Any, points: Float[np.ndarray, "N 3"], faces: Int[np.ndarray, " N"]) -> np.ndarray:
+    """The colours [N, 3], 0 to 255, of points on these faces of trimesh's `mesh`."""
+    from trimesh.triangles import points_to_barycentric
+
+    weights = points_to_barycentric(mesh.triangles[faces], points)[..., None]
+    visual, corners = mesh.visual, mesh.faces[faces]
+    found = None
+    if visual.kind == "texture":
+        found = None if visual.uv is None else visual.material.to_color((visual.uv[corners] * weights).sum(1))
+        found = visual.material.main_color if found is None else found
+    elif visual.kind == "vertex":
+        found = (visual.vertex_colors[corners] * weights).sum(1)
+    elif visual.kind == "face":
+        found = visual.face_colors[faces]
+    return np.broadcast_to(GREY if found is None else np.asarray(found)[..., :3], points.shape)
+
+
 def _points(file: Path, count: int) -> PointCloud:
     import trimesh
 
@@ -78,13 +97,11 @@ def _points(file: Path, count: int) -> PointCloud:
         raise UserError(f"{file} holds neither Gaussians nor points nor a mesh, or some that are not finite")
     if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
         check_faces(loaded.faces, len(points), str(file))
-        coloured = loaded.visual is not None and loaded.visual.defined
-        drawn = trimesh.sample.sample_surface(loaded, count, sample_color=coloured, seed=0)
-        colors = np.asarray(drawn[2])[:, :3] if coloured else np.full((count, 3), 128)
-        points = np.asarray(drawn[0])
+        points, faces = trimesh.sample.sample_surface(loaded, count, seed=0)
+        colors = _surface_colors(loaded, points, faces)
     else:
-        colors = np.asarray(getattr(loaded, "colors", np.zeros((0, 4))))[:, :3]
-        colors = colors if len(colors) == len(points) else np.full((len(points), 3), 128)
+        colors = np.asarray(getattr(loaded, "colors", ()))
+        colors = colors[:, :3] if len(colors) == len(points) else np.full((len(points), 3), GREY)
     if FORMATS.get(suffix) == "y":
         points = points @ Y_UP.T
     return PointCloud(torch.from_numpy(points).float(), torch.from_numpy(colors / 255).float())

@@ -86,6 +86,8 @@ class Fit(Task):
         self.files.record(renderer=representation.renderer(self.device))
         log.info("rendered by %s", representation.renderer(self.device))
         views = observed.cameras.shape[1]
+        of = f" of {', '.join(observed.captions)}" if observed.captions else ""
+        log.info("%d views%s are fitted, %d others judge", views, of, held.cameras.shape[1])
         white = torch.ones(count, 3, device=self.device)
         self.render: Render | None = None
         scores: dict[str, float] = {}

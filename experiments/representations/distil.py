@@ -23,7 +23,7 @@ import torch
 from runs import HERE, Figures, arguments, finish, head, keep, means, names, place, read, signed
 
 sys.path.insert(0, str(HERE.parent / "text_to_3d"))
-RESULTS = HERE / "results" / "distil.json"
+RESULTS = "distil.json"
 REPRESENTATIONS = ("gsplat", "nerf", "nerf_frequency", "triplane", "voxels", "voxels_factorised", "ib_planes")
 PROMPTS = {"castle": "castle", "a standing corgi dog": "standing corgi dog", "race car": "race car"}
 """Prompt -> the subject that it names."""
@@ -57,7 +57,7 @@ def measured(folder: Path, name: str, prompt: str, overrides: Sequence[str]) -> 
 
 
 def run_all(options: argparse.Namespace) -> None:
-    results = read(RESULTS)
+    results = read(options.results / RESULTS)
     torch.set_num_threads(1)
     with ThreadPoolExecutor(options.jobs) as pool:
         begun = {}
@@ -67,12 +67,12 @@ def run_all(options: argparse.Namespace) -> None:
                 if key not in results:
                     folder = place(options.state / "distilled", key)
                     begun[pool.submit(measured, folder, name, prompt, options.overrides)] = key
-        keep(RESULTS, begun, options.state / "distilled")
+        keep(options.results / RESULTS, begun, options.state / "distilled")
 
 
-def table() -> str:
+def table(options: argparse.Namespace) -> str:
     """Markdown: a row for each representation, the share of right views by prompt."""
-    results = read(RESULTS)
+    results = read(options.results / RESULTS)
     lines = signed("distil.py", results)
     lines += head(["representation", *(f"right subject: {prompt}" for prompt in PROMPTS), *FIGURES.values()])
     for name in REPRESENTATIONS:
@@ -104,7 +104,7 @@ if __name__ == "__main__":
     parser.add_argument("--prompts", type=names, help="only these, separated by commas")
     chosen = parser.parse_args()
     if chosen.table:
-        (HERE / "DISTILLED.md").write_text(table())
+        (HERE / "DISTILLED.md").write_text(table(chosen))
         sheets(chosen.state)
     else:
         run_all(chosen)

@@ -5,7 +5,8 @@
 
 100 training and 50 test views at 128 x 128 on a sphere around the object, the settings that each representation ships with
 (but for what is said below), seed 0, as many runs at a time as --jobs says, on one thread each. A run that was cut goes on
-where it stopped, one that is finished is kept; results/fit.json keeps the figures, --table writes FIT.md. The meshes are from
+where it stopped, one that is finished is kept; results/fit.json keeps the figures, and what is in it is not
+run again (--results names another folder); --table writes FIT.md. The meshes are from
 Debian's package sweethome3d-furniture (`apt-get download sweethome3d-furniture && dpkg-deb -x *.deb .`), see README.md.
 """
 
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from runs import HERE, arguments, finish, grouped, head, keep, means, names, place, read, signed
 
-RESULTS = HERE / "results" / "fit.json"
+RESULTS = "fit.json"
 SUBJECTS = ("castle", "standing corgi dog", "race car", "chair", "airplane", "robot", "tree", "mushroom")
 MESHES = {
     "cartoon_biplane": "BlendSwap-CC-0",
@@ -53,7 +54,7 @@ FIGURES = {
     "test/psnr_masked": "masked PSNR",
     "test/ssim": "SSIM",
     "test/st_lpips": "ST-LPIPS",
-    "parameters": "numbers",
+    "parameters": "parameters",
     "seconds": "seconds",
     "peak_memory_mb": "MB",
 }
@@ -71,7 +72,7 @@ def objects(meshes: str | None) -> dict[str, list[str]]:
 
 
 def run_all(options: argparse.Namespace) -> None:
-    found = read(RESULTS)
+    found = read(options.results / RESULTS)
     with ThreadPoolExecutor(options.jobs) as pool:
         begun = {}
         for name in options.only or REPRESENTATIONS:
@@ -80,24 +81,24 @@ def run_all(options: argparse.Namespace) -> None:
                 key = f"{name} | {thing}"
                 if key not in found and thing in (options.objects or [thing]):
                     begun[pool.submit(finish, place(options.state, key), [*typed, *data, *options.overrides])] = key
-        keep(RESULTS, begun, options.state)
+        keep(options.results / RESULTS, begun, options.state)
 
 
-def table() -> str:
+def table(options: argparse.Namespace) -> str:
     """Markdown: means over the objects of each kind, two guesses beside them, and every object's PSNR."""
-    results = read(RESULTS)
+    results = read(options.results / RESULTS)
     groups = grouped(results)
     lines = signed("fit.py", results)
-    lines += head(["representation", "objects", "worst PSNR", "target", *FIGURES.values()])
+    lines += head(["representation", "objects", "target of PSNR", *FIGURES.values(), "worst PSNR"])
     for (name, kind), found in groups.items():
         worst = min(figures["test/psnr"] for figures in found)
         target = TARGETS.get(name, "")
-        lines.append(f"| {name} | {len(found)} {kind} | {worst:.2f} | {target} | {means(found, FIGURES)} |")
+        lines.append(f"| {name} | {len(found)} {kind} | {target} | {means(found, FIGURES)} | {worst:.2f} |")
     every = [figures for found in groups.values() for figures in found]
     for guess in ("mean_image", "nearest_view"):
         worst = min(figures[f"test/psnr_{guess}"] for figures in every)
         cells = means(every, [f"{figure}_{guess}" for figure in FIGURES])
-        lines.append(f"| guess: {guess.replace('_', ' ')} | all | {worst:.2f} | | {cells} |")
+        lines.append(f"| guess: {guess.replace('_', ' ')} | all | | {cells} | {worst:.2f} |")
     rows: dict[str, dict[str, float]] = defaultdict(dict)
     for key, figures in results.items():
         if " | " in key:
@@ -116,6 +117,6 @@ if __name__ == "__main__":
     parser.add_argument("--objects", type=names, help="such as toybox castle, separated by commas")
     chosen = parser.parse_args()
     if chosen.table:
-        (HERE / "FIT.md").write_text(table())
+        (HERE / "FIT.md").write_text(table(chosen))
     else:
         run_all(chosen)

@@ -36,7 +36,7 @@ from diffusion3d.tasks.build import build
 from diffusion3d.tasks.fit import judge, whole
 from diffusion3d.views import PosedViews
 
-RESULTS = HERE / "results" / "meshes.json"
+RESULTS = "meshes.json"
 UNLIT = Lighting(key_strength=0.0, fill_strength=0.0, sky=1.0, ground=1.0)
 CELL = 0.005
 """World units; of points of a surface one is kept for each cell."""
@@ -126,7 +126,7 @@ def measured(run: Path, folder: Path, fitted: float, overrides: Sequence[str]) -
 
 
 def run_all(options: argparse.Namespace) -> None:
-    found, fits = read(RESULTS), read(options.fits)
+    found, fits = read(options.results / RESULTS), read(options.results / "fit.json")
     torch.set_num_threads(1)
     with ThreadPoolExecutor(options.jobs) as pool:
         begun = {}
@@ -137,12 +137,12 @@ def run_all(options: argparse.Namespace) -> None:
             if thing and chosen and key not in found and (run / "metrics.json").exists():
                 folder = place(options.state / "meshes", key)
                 begun[pool.submit(measured, run, folder, figures["test/psnr"], options.overrides)] = key
-        keep(RESULTS, begun, options.state / "meshes")
+        keep(options.results / RESULTS, begun, options.state / "meshes")
 
 
-def table() -> str:
+def table(options: argparse.Namespace) -> str:
     """Markdown: means over the objects of each kind."""
-    results = read(RESULTS)
+    results = read(options.results / RESULTS)
     lines = [*signed("meshes.py", results), *head(["representation", "objects", *FIGURES.values()])]
     for (name, kind), found in grouped(results).items():
         lines.append(f"| {name} | {len(found)} {kind} | {means(found, FIGURES)} |")
@@ -151,10 +151,9 @@ def table() -> str:
 
 if __name__ == "__main__":
     parser = arguments(__doc__, "MESHES.md")
-    parser.add_argument("--fits", type=Path, default=HERE / "results" / "fit.json", help="what fit.py has measured")
     parser.add_argument("--objects", type=names, help="such as toybox castle, separated by commas")
     chosen = parser.parse_args()
     if chosen.table:
-        (HERE / "MESHES.md").write_text(table())
+        (HERE / "MESHES.md").write_text(table(chosen))
     else:
         run_all(chosen)

@@ -19,6 +19,7 @@ from diffusion3d.tasks.facts import versions, write_json
 
 HERE = Path(__file__).parent
 STATE = Path("outputs/representations")
+MEASURED = HERE / "results"
 Figures = dict[str, float]
 
 
@@ -49,8 +50,9 @@ def read(path: Path) -> dict[str, Any]:
 def keep(path: Path, begun: Mapping[Future[Figures], str], state: Path) -> None:
     """Add figures to what is measured, and the commits that the runs in `state` are of, as they come."""
     results, made = read(path), versions()
+    print(f"{len(begun)} runs to do; {path} has {sum(' | ' in key for key in results)} figures", flush=True)
     commits = results.setdefault("commits", {})
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     for done in as_completed(begun):
         results[begun[done]] = done.result()
         commits[begun[done]] = json.loads((place(state, begun[done]) / "versions.json").read_text())["git"]
@@ -91,12 +93,25 @@ def names(text: str) -> list[str]:
     return text.split(",")
 
 
+class Arguments(argparse.ArgumentParser):
+    """Refuses trials among the figures that are published."""
+
+    def parse_args(self, *arguments: Any, **more: Any) -> Any:
+        given = super().parse_args(*arguments, **more)
+        if given.overrides and MEASURED in (given.results, given.results.resolve()):
+            self.error("overrides make a trial: give it a --results and a --state folder of its own")
+        return given
+
+
 def arguments(description: str | None, page: str) -> argparse.ArgumentParser:
     """The options of all scripts."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="key=value for every run, such as task.steps=2 in a trial")
     parser.add_argument("--only", type=names, help="representations, separated by commas")
     parser.add_argument("--state", type=Path, default=STATE, help="where the runs are kept")
+    parser.add_argument(
+        "--results", type=Path, default=MEASURED, help="where figures are kept; what is there is not run again"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one thread each")
     parser.add_argument("--table", action="store_true", help=f"write {page} from the results")
     return parser

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from choices import cameras, composed
+from diffusion3d.data.textured import Y_UP
 from diffusion3d.errors import UserError
 from diffusion3d.representations.gsplat import GaussianSplats
 from diffusion3d.representations.starting import of_points
@@ -29,6 +33,33 @@ def test_a_mesh_is_covered_in_its_colours(tmp_path):
     torch.testing.assert_close(raw["opacities"].sigmoid(), torch.full((2, 500), 0.3))
     up = raw["means"][0, :, 2] > 0.05
     assert (raw["colors"][0, up].sigmoid()[:, 0] > 0.9).all() and (raw["colors"][0, up].sigmoid()[:, 2] < 0.1).all()
+
+
+@pytest.mark.parametrize("name", ["a.glb", "a.obj"])
+@pytest.mark.parametrize("material", ["texture", "plain"])
+def test_a_material_colours_what_covers_its_mesh(name, material, tmp_path):
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    texture = Image.new("RGB", (64, 64), (250, 10, 10))
+    texture.paste((10, 10, 250), (32, 0, 64, 64))
+    kind = PBRMaterial if name == "a.glb" else SimpleMaterial
+    names = ("baseColorTexture", "baseColorFactor") if name == "a.glb" else ("image", "diffuse")
+    given = {names[0]: texture} if material == "texture" else {names[1]: [10, 10, 250, 255]}
+    visual = TextureVisuals(uv=corners[:, :2], material=kind(**given))
+    trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False).export(tmp_path / name)
+    raw = splats(count=500, start=str(tmp_path / name)).init(1)
+    means, colors = raw["means"][0], raw["colors"][0].sigmoid()
+    along = means @ torch.from_numpy(Y_UP).float()
+    blue = (along[:, 0] > 0.55) | (material == "plain")
+    red = (along[:, 0] < 0.45) & (material == "texture")
+    for chosen, channel in ((blue, 2), (red, 0)):
+        assert (colors[chosen, channel] > 0.9).all() and (colors[chosen, 2 - channel] < 0.1).all()
+    assert blue.sum() > 150
+
+
+def test_points_without_colours_are_grey(tmp_path):
+    trimesh.PointCloud(np.random.default_rng(0).random((20, 3))).export(tmp_path / "points.ply")
+    colors = splats(count=50, start=str(tmp_path / "points.ply")).init(1)["colors"]
+    torch.testing.assert_close(colors.sigmoid(), torch.full((1, 20, 3), 128 / 255))
 
 
 @pytest.mark.parametrize(("name", "expected"), [("a.obj", (3, 1, 2)), ("a.glb", (3, 1, 2)), ("a.ply", (1, 2, 3))])
