@@ -219,7 +219,7 @@ def check_same(config: DictConfig, directory: Path) -> None:
     Raises:
         UserError: names the first value that differs.
     """
-    changed = difference(load_config(directory, config.run.trust), config, free=("steps", "minutes"))
+    changed = difference(load_config(directory, config.run.trust), config, free=("steps", "minutes", "video_size"))
     if changed is not None:
         key, old, new = changed
         raise UserError(

@@ -18,7 +18,7 @@ from diffusion3d.errors import UserError
 from diffusion3d.files import write_text
 from diffusion3d.naming import INCIDENTAL
 
-HARMLESS = re.compile(rf"{INCIDENTAL}|task\.(steps|minutes)|hydra\..*")
+HARMLESS = re.compile(rf"{INCIDENTAL}|task\.(steps|minutes|video_size)|hydra\..*")
 """Keys that may be typed beside `run.resume`: they leave the steps already done as they are."""
 
 TYPED_AGAIN = ("run.trust=[]", "viewer.enabled=false", "viewer.host=127.0.0.1")
@@ -161,8 +161,8 @@ def resumed(directory: Path, overrides: Sequence[str]) -> list[str]:
     if refused:
         raise UserError(
             f"run.resume continues a run as it was started, so {', '.join(refused)} cannot be changed; "
-            "beside it only task.steps, task.minutes, logger, viewer, tags, run.trust, run.debug, run.dry_run and hydra.* "
-            "may be given"
+            "beside it only task.steps, task.minutes, task.video_size, logger, viewer, tags, run.trust, run.debug, "
+            "run.dry_run and hydra.* may be given"
         )
     saved = load_overrides(directory)
     typed = {key_of(override) for override in overrides}

@@ -108,9 +108,9 @@ def test_resumed_repeats_the_run_and_takes_what_cannot_change_it(tmp_path):
     started = to_hydra(["task=toy", "prompt=it's ${x}", "logger=wandb", "hydra.searchpath=[a]", "hydra.run.dir=x"])
     save_overrides([*started, "run.resume='/old'"], tmp_path / "overrides.yaml")
     assert load_overrides(tmp_path) == started[:-1]
-    again = resumed(tmp_path, ["logger=none", "task.steps=9"])
+    again = resumed(tmp_path, ["logger=none", "task.steps=9", "task.video_size=64"])
     kept = [*started[:2], started[3], "run.trust=[]", "viewer.enabled=false", "viewer.host=127.0.0.1"]
-    assert again == [*kept, "logger=none", "task.steps=9", f"hydra.run.dir='{tmp_path}'"]
+    assert again == [*kept, "logger=none", "task.steps=9", "task.video_size=64", f"hydra.run.dir='{tmp_path}'"]
 
 
 def test_resumed_takes_trust_and_viewers_from_what_is_typed_alone(tmp_path):
