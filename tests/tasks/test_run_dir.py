@@ -34,6 +34,16 @@ def test_a_run_that_cannot_be_opened_leaves_neither_lock_nor_log_handler(tmp_pat
     assert logging.getLogger().handlers == before
 
 
+def test_who_interrupts_a_run_is_told_how_to_go_on(tmp_path, caplog):
+    def interrupted():
+        with Run(config(), tmp_path / "run", []):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert f"run.resume={tmp_path / 'run'}" in caplog.messages[-1]
+
+
 class Impatient(Logger):
     """The user presses Ctrl-C while it ends."""
 
