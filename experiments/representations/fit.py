@@ -40,7 +40,8 @@ REPRESENTATIONS = {
     "voxels_factorised": ["task.steps=400"],
     "ib_planes": ["task.steps=200", "data.test_views=10"],
     "ib_planes_100": [
-        "task.steps=40",
+        "task.steps=150",
+        "representation.occupancy.warmup=16",
         "data.test_views=10",
         "representation.sources=100",
         "representation.size=32",
