@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-HINT = " (traceback in run.log; run.debug=true prints it)"
+HINT = " (traceback in run.log)"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory", re.IGNORECASE)
 """What torch's plain RuntimeErrors say."""

@@ -6,6 +6,7 @@ the mean of the cameras' up directions becomes z.
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from diffusion3d.data.base import Splits
 from diffusion3d.data.files import folder, inside, read_text
 from diffusion3d.data.shots import Intrinsics, Matrix, check_pose, hold_out, make_shot, place, read_shots
 from diffusion3d.errors import UserError
+
+log = logging.getLogger(__name__)
 
 MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -97,6 +100,7 @@ def colmap(
         shots.append(make_shot(image, np.linalg.inv(w2c), camera.K, camera.width, camera.height, where))
     train, test = hold_out(shots, holdout, where)
     placement = place(shots, center, scale, model.points, upright=True)
+    log.info("a point x of the files is %s in the scene", placement)
     points = placement.points(model.points)
     captions = [[base.resolve().name.replace("_", " ")]]
     return Splits(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from diffusion3d.data.base import InMemory
 from diffusion3d.data.images import image_size, read_pixels
 from diffusion3d.errors import UserError
 from diffusion3d.views import PointCloud
-
-log = logging.getLogger(__name__)
 
 Matrix = Float[np.ndarray, "4 4"]
 Intrinsics = Float[np.ndarray, "3 3"]
@@ -117,9 +114,7 @@ def read_shots(
             if _scaled(shot, size) != _scaled(first, size):
                 raise UserError(
                     f"{shot.image} is {shot.width} x {shot.height} pixels and {first.image} {first.width} x {first.height}; "
-                    "all views must have one shape"
-                    + (", or set data.size" if size is None else " when scaled, too")
-                    + (", or set data.size" if size is None else ", also when their longer side is scaled")
+                    "all views must have one shape" + (", or set data.size" if size is None else " when scaled, too")
                 )
             pixels.append(read_pixels(shot.image, *_scaled(shot, size)))
     if not alpha and all(picture.shape[2] == 3 or picture[..., 3].min() == 255 for picture in pixels):
@@ -168,6 +163,11 @@ class Placement:
     center: Float[np.ndarray, "3"]
     scale: float
     turn: Float[np.ndarray, "3 3"]
+
+    def __str__(self) -> str:
+        center, *rows = (", ".join(f"{value:.6g}" for value in row) for row in (self.center, *self.turn))
+        turned = "" if np.array_equal(self.turn, np.eye(3)) else f"[[{'], ['.join(rows)}]] "
+        return f"{self.scale:.6g} {turned}(x - [{center}])"
 
     def points(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
         return self.scale * (points - self.center) @ self.turn.T
@@ -228,12 +228,6 @@ def place(
             raise UserError("all cameras or points are in one place; set data.scale")
         scale = 1 / radius
     turn = _turn_to_z(-np.mean([shot.c2w[:3, 1] for shot in shots], 0)) if upright else np.eye(3)
-    log.info(
-        "a point p of the files is %.6g (p - [%s]) in the scene%s",
-        scale,
-        ", ".join(f"{value:.6g}" for value in origin),
-        ", its axes turned upright" if upright else "",
-    )
     return Placement(origin, scale, turn)
 
 

@@ -148,6 +148,22 @@ class _Corners:
     material: list[NDArray] = field(default_factory=list)
     textures: list[NDArray] = field(default_factory=list)
 
+    def mesh(self, vertices: NDArray) -> TexturedMesh:
+        """With these positions of the corners [F, 3, 3]."""
+        tints, count = np.concatenate(self.tints), len(vertices)
+        return TexturedMesh(
+            vertices=vertices.reshape(-1, 3).astype(np.float32),
+            faces=np.arange(3 * count, dtype=np.int32).reshape(-1, 3),
+            colours=tints[..., :3].mean(1).astype(np.float32),
+            labels=np.ones(count, np.int32),
+            normals=np.concatenate(self.normals).astype(np.float32),
+            names=("object",),
+            tints=tints.astype(np.float32),
+            uv=np.concatenate(self.uv).astype(np.float32),
+            material=np.concatenate(self.material).astype(np.int32),
+            textures=tuple(self.textures),
+        )
+
 
 def read_mesh(
     files: Files, name: str, up: str | None = None, turn: Float[np.ndarray, "3 3"] | None = None, detail: float = 0.0
@@ -164,6 +180,32 @@ def read_mesh(
     Raises:
         UserError: it cannot be read, has no faces, has NaNs, or a texture is damaged.
     """
+    corners = _collect(files, name, up, turn)
+    vertices = np.concatenate(corners.vertices)
+    low, high = vertices.min(axis=(0, 1)), vertices.max(axis=(0, 1))
+    vertices = vertices - (low + high) / 2
+    reach = np.linalg.norm(vertices, axis=2).max()
+    if not 0 < reach < np.inf:
+        raise UserError(f"{files.describe(name)} has no extent")
+    vertices = vertices * (RADIUS / reach)
+    material, uv = np.concatenate(corners.material), np.concatenate(corners.uv)
+    corners.textures = [
+        _reduce(texture, vertices[material == i], uv[material == i], detail)
+        for i, texture in enumerate(corners.textures)
+    ]
+    if all((tints[..., 3] < 0.5).all() for tints in corners.tints):
+        for tints in corners.tints:
+            tints[..., 3] = 1
+    return corners.mesh(vertices)
+
+
+def placed_mesh(files: Files, name: str) -> TexturedMesh:
+    """A mesh where its file has it, z up (see `read_mesh`)."""
+    corners = _collect(files, name)
+    return corners.mesh(np.concatenate(corners.vertices))
+
+
+def _collect(files: Files, name: str, up: str | None = None, turn: Float[np.ndarray, "3 3"] | None = None) -> _Corners:
     what, suffix = files.describe(name), PurePosixPath(name).suffix.lower()
     content = files.read(name)
     if suffix == ".ply":
@@ -180,36 +222,11 @@ def read_mesh(
         _add(corners, matrix, part, suffix, what)
     if not corners.vertices:
         raise UserError(f"{what} has no faces, or is cut off")
-    vertices, normals = np.concatenate(corners.vertices), np.concatenate(corners.normals)
-    for rotation in (turn, Y_UP if (up or FORMATS[suffix]) == "y" else None):
+    for rotation in (turn, Y_UP if (up or FORMATS.get(suffix)) == "y" else None):
         if rotation is not None:
-            vertices, normals = vertices @ rotation.T, normals @ rotation.T
-    low, high = vertices.min(axis=(0, 1)), vertices.max(axis=(0, 1))
-    vertices = vertices - (low + high) / 2
-    reach = np.linalg.norm(vertices, axis=2).max()
-    if not 0 < reach < np.inf:
-        raise UserError(f"{what} has no extent")
-    vertices = vertices * (RADIUS / reach)
-    material, uv = np.concatenate(corners.material), np.concatenate(corners.uv)
-    textures = [
-        _reduce(texture, vertices[material == i], uv[material == i], detail)
-        for i, texture in enumerate(corners.textures)
-    ]
-    tints, count = np.concatenate(corners.tints), len(vertices)
-    if (tints[..., 3] < 0.5).all():
-        tints[..., 3] = 1
-    return TexturedMesh(
-        vertices=vertices.reshape(-1, 3).astype(np.float32),
-        faces=np.arange(3 * count, dtype=np.int32).reshape(-1, 3),
-        colours=tints[..., :3].mean(1).astype(np.float32),
-        labels=np.ones(count, np.int32),
-        normals=normals.astype(np.float32),
-        names=("object",),
-        tints=tints.astype(np.float32),
-        uv=uv.astype(np.float32),
-        material=material.astype(np.int32),
-        textures=tuple(textures),
-    )
+            corners.vertices = [vertices @ rotation.T for vertices in corners.vertices]
+            corners.normals = [normals @ rotation.T for normals in corners.normals]
+    return corners
 
 
 def _parts(scene: trimesh.Scene) -> Iterator[tuple[NDArray, trimesh.Trimesh]]:

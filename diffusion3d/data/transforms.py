@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from diffusion3d.data.images import image_size
 from diffusion3d.data.shots import Intrinsics, Shot, check_pose, hold_out, make_shot, place, read_shots
 from diffusion3d.data.textured import check_ply
 from diffusion3d.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg")
 UNDISTORTED = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
@@ -76,6 +79,7 @@ def transforms(
         else:
             train, test = hold_out(shots, holdout, train_path)
     placement = place([*train, *test], center, scale)
+    log.info("a point x of the files is %s in the scene", placement)
     points, cloud = None, None
     if frames[0].get("ply_file_path"):
         file = _points(inside(base, str(frames[0]["ply_file_path"]), train_path))

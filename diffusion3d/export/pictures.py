@@ -38,9 +38,9 @@ def render_views(scene: Scene, cameras: Cameras, chunk: int = 8) -> Render:
     parts, told = [], time.monotonic()
     for start in starts:
         parts.append(scene.render(cameras.select(views=slice(start, start + chunk))))
-        if time.monotonic() - told > TELL_SECONDS:
+        if time.monotonic() - told > TELL_SECONDS and start + chunk < cameras.shape[1]:
             told = time.monotonic()
-            log.info("%d of %d views", min(start + chunk, cameras.shape[1]), cameras.shape[1])
+            log.info("%d of %d views", start + chunk, cameras.shape[1])
     normals = [part.normals for part in parts if part.normals is not None]
     behind = [part.behind for part in parts if part.behind is not None]
     variance = [part.depth_variance for part in parts if part.depth_variance is not None]

@@ -57,7 +57,7 @@ class WandbLogger(Background):
         wandb.setup()  # starts its service
         if self._off:
             self.abandon()  # there was nothing to abandon before
-            raise TimeoutError("its service was not up before the run ended")
+            raise TimeoutError("given up")
         self._row = {"prompt": info.config.get("prompt"), "variant": variant(info)}
         mode: Any = (
             self.mode

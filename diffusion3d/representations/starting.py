@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from diffusion3d.errors import UserError, one_line
 from diffusion3d.representations.splat_files import read_splats
 from diffusion3d.representations.splats import Splats, file_bytes
 from diffusion3d.views import PointCloud
+
+if TYPE_CHECKING:
+    from diffusion3d.data.textured import TexturedMesh
 
 NEIGHBOURS = 3
 FLOOR = 1e-4
@@ -61,47 +64,34 @@ def of_points(points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"], opacit
     return Splats.activated(points, quats, distance[:, None].expand(-1, 3), opacities, colors)
 
 
-def _surface_colors(mesh: Any, points: Float[np.ndarray, "N 3"], faces: Int[np.ndarray, " N"]) -> np.ndarray:
-    """The colours [N, 3], 0 to 255, of points on these faces of trimesh's `mesh`."""
-    from trimesh.triangles import points_to_barycentric
-
-    weights = points_to_barycentric(mesh.triangles[faces], points)[..., None]
-    visual, corners = mesh.visual, mesh.faces[faces]
-    found = None
-    if visual.kind == "texture":
-        found = None if visual.uv is None else visual.material.to_color((visual.uv[corners] * weights).sum(1))
-        found = visual.material.main_color if found is None else found
-    elif visual.kind == "vertex":
-        found = (visual.vertex_colors[corners] * weights).sum(1)
-    elif visual.kind == "face":
-        found = visual.face_colors[faces]
-    return np.broadcast_to(GREY if found is None else np.asarray(found)[..., :3], points.shape)
-
-
 def _points(file: Path, count: int) -> PointCloud:
     import trimesh
 
-    from diffusion3d.data.textured import FORMATS, Y_UP, check_faces, check_ply
+    from diffusion3d.data.files import Files
+    from diffusion3d.data.textured import check_ply, placed_mesh
 
-    suffix = file.suffix.lower()
-    if suffix == ".ply":
+    if file.suffix.lower() == ".ply":
         check_ply(file_bytes(file), str(file))
     try:
         loaded = trimesh.load(file, process=False)
-        if isinstance(loaded, trimesh.Scene):
-            loaded = loaded.to_mesh()
     except Exception as error:  # trimesh's readers share no base
         raise UserError(f"cannot read {file}: {one_line(error)}") from None
-    points = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))))
+    if isinstance(loaded, trimesh.Scene) or len(getattr(loaded, "faces", ())):
+        return _covering(placed_mesh(Files(str(file)), file.name), count)
+    points, colors = (np.asarray(getattr(loaded, name, ())) for name in ("vertices", "colors"))
     if len(points) == 0 or not np.isfinite(points).all():
         raise UserError(f"{file} holds neither Gaussians nor points nor a mesh, or some that are not finite")
-    if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
-        check_faces(loaded.faces, len(points), str(file))
-        points, faces = trimesh.sample.sample_surface(loaded, count, seed=0)
-        colors = _surface_colors(loaded, points, faces)
-    else:
-        colors = np.asarray(getattr(loaded, "colors", ()))
-        colors = colors[:, :3] if len(colors) == len(points) else np.full((len(points), 3), GREY)
-    if FORMATS.get(suffix) == "y":
-        points = points @ Y_UP.T
+    colors = colors[:, :3] if len(colors) == len(points) else np.full((len(points), 3), GREY)
     return PointCloud(torch.from_numpy(points).float(), torch.from_numpy(colors / 255).float())
+
+
+def _covering(mesh: TexturedMesh, count: int) -> PointCloud:
+    """Points on the surface, evenly."""
+    import trimesh
+    from trimesh.triangles import points_to_barycentric
+
+    drawn = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    points, faces = trimesh.sample.sample_surface(drawn, count, seed=0)
+    weights = points_to_barycentric(drawn.triangles[faces], points)
+    colors = mesh.albedo({"primID": faces, "u": weights[:, 1], "v": weights[:, 2]})
+    return PointCloud(torch.from_numpy(np.asarray(points)).float(), torch.from_numpy(colors).float())

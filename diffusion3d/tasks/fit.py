@@ -86,7 +86,7 @@ class Fit(Task):
         self.files.record(renderer=representation.renderer(self.device))
         log.info("rendered by %s", representation.renderer(self.device))
         views = observed.cameras.shape[1]
-        of = f" of {', '.join(observed.captions)}" if observed.captions else ""
+        of = f" of {', '.join(observed.captions)}" if observed.captions and count == 1 else ""
         log.info("%d views%s are fitted, %d others judge", views, of, held.cameras.shape[1])
         white = torch.ones(count, 3, device=self.device)
         self.render: Render | None = None

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from diffusion3d.config import foreign_modules, resolved, save_config
-from diffusion3d.errors import Interrupted, UserError, unwritable
+from diffusion3d.errors import UserError, unwritable
 from diffusion3d.loggers.base import Loggers, RunInfo
 from diffusion3d.naming import numbered
 from diffusion3d.overrides import importing, save_overrides
@@ -113,7 +113,7 @@ class Run:
                 log.name, logging.ERROR, __file__, 0, "stopped", (), (type(error), error, trace)
             )
             self._handler.emit(stopped)
-            if isinstance(error, KeyboardInterrupt) and not isinstance(error, Interrupted):
+            if isinstance(error, KeyboardInterrupt) and not self._finished and "run.resume=" not in str(error):
                 log.info(self.how_to_resume())
         with suppress(OSError) if error is not None else nullcontext():  # a full disk has been told of
             self._csv.flush()

@@ -5,9 +5,9 @@
 
 100 training and 50 test views at 128 x 128 on a sphere around the object, the settings that each representation ships with
 (but for what is said below), seed 0, as many runs at a time as --jobs says, on one thread each. A run that was cut goes on
-where it stopped, one that is finished is kept; results/fit.json keeps the figures, and what is in it is not
-run again (--results names another folder); --table writes FIT.md. The meshes are from
-Debian's package sweethome3d-furniture (`apt-get download sweethome3d-furniture && dpkg-deb -x *.deb .`), see README.md.
+where it stopped, one that is finished is kept; results/fit.json keeps the figures, and what is in it is not run again
+(--results names another folder); --table writes FIT.md. The meshes are from Debian's package sweethome3d-furniture
+(`apt-get download sweethome3d-furniture && dpkg-deb -x *.deb .`), see README.md.
 """
 
 from __future__ import annotations

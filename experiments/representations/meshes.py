@@ -3,8 +3,9 @@
     python experiments/representations/meshes.py [--only gsplat,nerf] [--objects "toybox castle"] [--state FOLDER]
     python experiments/representations/meshes.py --table
 
-Every finished run in --state (that of fit.py) goes through `task=export` with its defaults, in a process of its own on
-one thread; results/meshes.json keeps the figures, --table writes MESHES.md. The mesh is read back from its GLB by trimesh.
+Every finished run in --state whose figures are in --results (both those of fit.py) goes through `task=export` with its
+defaults, in a process of its own on one thread; results/meshes.json keeps the figures, --table writes MESHES.md. The mesh is
+read back from its GLB by trimesh.
 - watertight: the share of meshes whose fine (PLY) and whose light, textured form (GLB) are both closed.
 - chamfer: the mean distance from points of the light mesh to the nearest of the source, and back, halved; in thousandths of
   a world unit (an object is at most 2000 across). The source is where the rays of the training views hit it, so that what

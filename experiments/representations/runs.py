@@ -98,8 +98,11 @@ class Arguments(argparse.ArgumentParser):
 
     def parse_args(self, *arguments: Any, **more: Any) -> Any:
         given = super().parse_args(*arguments, **more)
-        if given.overrides and MEASURED in (given.results, given.results.resolve()):
+        published = given.results.resolve() == MEASURED.resolve()
+        if given.overrides and (published or given.state.resolve() == STATE.resolve()):
             self.error("overrides make a trial: give it a --results and a --state folder of its own")
+        if given.table and not published:
+            self.error("--table writes the published page, from the published figures: leave --results out")
         return given
 
 

@@ -45,6 +45,8 @@ def test_placing_keeps_rotations_and_moves_points_and_cameras_alike(tmp_path):
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     placement = Placement(np.array([1.0, 2, 3]), 0.5, turn)
     np.testing.assert_allclose(placement.points(np.array([[3.0, 2, 3]])), [[0, 1, 0]])
+    assert str(placement) == "0.5 [[0, -1, 0], [1, 0, 0], [0, 0, 1]] (x - [1, 2, 3])"
+    assert str(Placement(np.zeros(3), 2.0, np.eye(3))) == "2 (x - [0, 0, 0])"
     c2w = np.eye(4)
     c2w[:3, 3] = (3, 2, 3)
     [moved] = placement.shots([shot(tmp_path, "a.png", np.zeros((2, 2, 3), np.uint8), c2w)])

@@ -35,25 +35,35 @@ def test_a_mesh_is_covered_in_its_colours(tmp_path):
     assert (raw["colors"][0, up].sigmoid()[:, 0] > 0.9).all() and (raw["colors"][0, up].sigmoid()[:, 2] < 0.1).all()
 
 
-@pytest.mark.parametrize("name", ["a.glb", "a.obj"])
-@pytest.mark.parametrize("material", ["texture", "plain"])
-def test_a_material_colours_what_covers_its_mesh(name, material, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "given", "left", "right"),
+    [
+        ("a.glb", ["texture"], (1, 0, 0), (0, 0, 1)),
+        ("a.obj", ["texture"], (1, 0, 0), (0, 0, 1)),
+        ("a.glb", ["factor"], (0, 0.735, 1), (0, 0.735, 1)),
+        ("a.obj", ["factor"], (0, 0.5, 1), (0, 0.5, 1)),
+        ("a.glb", ["texture", "factor"], (0, 0, 0), (0, 0, 1)),
+    ],
+)
+def test_a_material_colours_what_covers_its_mesh(name, given, left, right, tmp_path):
+    """A glTF's factor is linear and multiplies its texture; an MTL's is sRGB."""
     corners = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
-    texture = Image.new("RGB", (64, 64), (250, 10, 10))
-    texture.paste((10, 10, 250), (32, 0, 64, 64))
-    kind = PBRMaterial if name == "a.glb" else SimpleMaterial
-    names = ("baseColorTexture", "baseColorFactor") if name == "a.glb" else ("image", "diffuse")
-    given = {names[0]: texture} if material == "texture" else {names[1]: [10, 10, 250, 255]}
-    visual = TextureVisuals(uv=corners[:, :2], material=kind(**given))
+    texture = Image.new("RGB", (64, 64), (255, 0, 0))
+    texture.paste((0, 0, 255), (32, 0, 64, 64))
+    kind, names = (
+        (PBRMaterial, ("baseColorTexture", "baseColorFactor"))
+        if name == "a.glb"
+        else (SimpleMaterial, ("image", "diffuse"))
+    )
+    values = dict(zip(("texture", "factor"), zip(names, (texture, [0, 128, 255, 255]), strict=True), strict=True))
+    visual = TextureVisuals(uv=corners[:, :2], material=kind(**dict(values[one] for one in given)))
     trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False).export(tmp_path / name)
     raw = splats(count=500, start=str(tmp_path / name)).init(1)
-    means, colors = raw["means"][0], raw["colors"][0].sigmoid()
-    along = means @ torch.from_numpy(Y_UP).float()
-    blue = (along[:, 0] > 0.55) | (material == "plain")
-    red = (along[:, 0] < 0.45) & (material == "texture")
-    for chosen, channel in ((blue, 2), (red, 0)):
-        assert (colors[chosen, channel] > 0.9).all() and (colors[chosen, 2 - channel] < 0.1).all()
-    assert blue.sum() > 150
+    along = (raw["means"][0] @ torch.from_numpy(Y_UP).float())[:, 0]
+    for low, high, color in ((0.05, 0.45, left), (0.55, 0.95, right)):
+        found = raw["colors"][0, (along > low) & (along < high)].sigmoid()
+        assert len(found) > 150
+        torch.testing.assert_close(found, torch.tensor(color).float().expand_as(found), atol=0.01, rtol=0)
 
 
 def test_points_without_colours_are_grey(tmp_path):
@@ -148,7 +158,7 @@ def test_the_ply_below_is_sound_when_it_is_not_spoilt(tmp_path):
         ("odd.ply", ply(corner=-2), "has faces of vertices that are not there"),
         ("odd.ply", ply(vertices=5), "has 4 lines of data, but its header says 6"),
         ("odd.ply", ply(vertices=2), "has 4 lines of data, but its header says 3"),
-        ("odd.ply", ply(x="nan"), "not finite"),
+        ("odd.ply", ply(x="nan"), "NaN or infinite"),
         ("odd.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "cannot read"),
     ],
 )
