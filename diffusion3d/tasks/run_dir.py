@@ -215,8 +215,8 @@ class Run:
 class Follower(Run):
     """A run as all processes but the first have it: they write and read nothing."""
 
-    def __init__(self, config: DictConfig, directory: Path, *others: Any) -> None:
-        self.config, self.dir = config, directory
+    def __init__(self, config: DictConfig, directory: Path, overrides: Sequence[str], *others: Any) -> None:
+        self.config, self.dir, self._overrides = config, directory, overrides
         logging.getLogger("diffusion3d").setLevel(logging.CRITICAL)
 
     def __exit__(self, *exception: object) -> None: ...

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,8 @@ def run_all(options: argparse.Namespace) -> None:
         keep(options.results / RESULTS, begun, options.state / "distilled")
 
 
-def table(options: argparse.Namespace) -> str:
+def table(results: Mapping[str, Any]) -> str:
     """Markdown: a row for each representation, the share of right views by prompt."""
-    results = read(options.results / RESULTS)
     lines = signed("distil.py", results)
     lines += head(["representation", *(f"right subject: {prompt}" for prompt in PROMPTS), *FIGURES.values()])
     for name in REPRESENTATIONS:
@@ -104,7 +103,7 @@ if __name__ == "__main__":
     parser.add_argument("--prompts", type=names, help="only these, separated by commas")
     chosen = parser.parse_args()
     if chosen.table:
-        (HERE / "DISTILLED.md").write_text(table(chosen))
+        (HERE / "DISTILLED.md").write_text(table(read(chosen.results / RESULTS)))
         sheets(chosen.state)
     else:
         run_all(chosen)

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from runs import HERE, arguments, finish, grouped, head, keep, means, names, place, read, signed
 
@@ -85,9 +87,8 @@ def run_all(options: argparse.Namespace) -> None:
         keep(options.results / RESULTS, begun, options.state)
 
 
-def table(options: argparse.Namespace) -> str:
+def table(results: Mapping[str, Any]) -> str:
     """Markdown: means over the objects of each kind, two guesses beside them, and every object's PSNR."""
-    results = read(options.results / RESULTS)
     groups = grouped(results)
     lines = signed("fit.py", results)
     lines += head(["representation", "objects", "target of PSNR", *FIGURES.values(), "worst PSNR"])
@@ -118,6 +119,6 @@ if __name__ == "__main__":
     parser.add_argument("--objects", type=names, help="such as toybox castle, separated by commas")
     chosen = parser.parse_args()
     if chosen.table:
-        (HERE / "FIT.md").write_text(table(chosen))
+        (HERE / "FIT.md").write_text(table(read(chosen.results / RESULTS)))
     else:
         run_all(chosen)

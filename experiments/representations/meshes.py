@@ -16,7 +16,7 @@ read back from its GLB by trimesh.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -141,9 +141,8 @@ def run_all(options: argparse.Namespace) -> None:
         keep(options.results / RESULTS, begun, options.state / "meshes")
 
 
-def table(options: argparse.Namespace) -> str:
+def table(results: Mapping[str, Any]) -> str:
     """Markdown: means over the objects of each kind."""
-    results = read(options.results / RESULTS)
     lines = [*signed("meshes.py", results), *head(["representation", "objects", *FIGURES.values()])]
     for (name, kind), found in grouped(results).items():
         lines.append(f"| {name} | {len(found)} {kind} | {means(found, FIGURES)} |")
@@ -155,6 +154,6 @@ if __name__ == "__main__":
     parser.add_argument("--objects", type=names, help="such as toybox castle, separated by commas")
     chosen = parser.parse_args()
     if chosen.table:
-        (HERE / "MESHES.md").write_text(table(chosen))
+        (HERE / "MESHES.md").write_text(table(read(chosen.results / RESULTS)))
     else:
         run_all(chosen)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,10 @@ MADE = {"cpu": "a processor", "cores": 2, "packages": {"torch": "2.0"}}
 
 
 @pytest.fixture
-def study(monkeypatch, tmp_path):
+def study(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
 
-    def script(name, results=None):
-        module = importlib.import_module(name)
-        if results is not None:
-            monkeypatch.setattr(module, "RESULTS", tmp_path / "results.json")
-            module.RESULTS.write_text(json.dumps({**results, "versions": MADE}))
-        return module
-
-    yield script
+    yield importlib.import_module
     for name in MODULES:
         sys.modules.pop(name, None)
 
@@ -105,19 +99,50 @@ def test_all_that_has_geometry_is_distilled_into(study):
 def test_what_is_distilled_becomes_a_table(study):
     figures = {"right_subject": 0.5, "steps": 3, "seconds": 10.0, "peak_memory_mb": 100}
     results = {"nerf | castle": figures, "nerf | race car": {**figures, "janus": 0.25, "seconds": 20.0}}
-    [head, row] = rows(study("distil", results).table())
+    [head, row] = rows(study("distil").table({**results, "versions": MADE}))
     assert [cell.strip() for cell in row] == ["nerf", "50%", "", "50%", "0.25", "3", "15", "100"]
     assert len(head) == len(row)
 
 
 @pytest.mark.parametrize("script", ["fit", "meshes"])
 def test_objects_of_a_kind_share_a_row(study, script):
-    keys = study(script).FIGURES
+    module = study(script)
+    keys = module.FIGURES
     every = [f"{key}{guess}" for key in keys for guess in ("", "_mean_image", "_nearest_view")]
     first, second = dict.fromkeys(every, 10.0), dict.fromkeys(every, 20.0)
-    found = rows(study(script, {"nerf | toybox tree": first, "nerf | toybox castle": second}).table())
-    assert [cell.strip() for cell in found[1][:2]] == ["nerf", "2 toybox"] and len(found[0]) == len(found[1])
-    assert [cell.strip() for cell in found[1][-len(keys) :]] == ["15"] * len(keys)
+    results = {"nerf | toybox tree": first, "nerf | toybox castle": second, "versions": MADE}
+    head, row, *_ = ([cell.strip() for cell in row] for row in rows(module.table(results)))
+    assert row[:2] == ["nerf", "2 toybox"] and len(head) == len(row)
+    means = [value for name, value in zip(head, row, strict=True) if name in keys.values()]
+    assert means == ["15"] * len(keys)
+
+
+def test_trials_stay_out_of_what_is_published(study, tmp_path, capsys):
+    runs = study("runs")
+    elsewhere = [f"--results={tmp_path / 'results'}", f"--state={tmp_path / 'runs'}"]
+    given = runs.arguments("", "FIT.md").parse_args([*elsewhere, "task.steps=2"])
+    assert given.overrides == ["task.steps=2"]
+    for wrong in (
+        ["task.steps=2"],
+        [elsewhere[0], "task.steps=2"],
+        [elsewhere[1], "task.steps=2"],
+        [elsewhere[0], "--table"],
+    ):
+        with pytest.raises(SystemExit):
+            runs.arguments("", "FIT.md").parse_args(wrong)
+    assert "folder of its own" in capsys.readouterr().err
+
+
+def test_figures_are_kept_with_the_commit_of_their_run(study, tmp_path):
+    runs = study("runs")
+    folder = runs.place(tmp_path, "nerf | a")
+    folder.mkdir()
+    (folder / "versions.json").write_text(json.dumps({"git": "abc"}))
+    done = Future()
+    done.set_result({"test/psnr": 30.5})
+    runs.keep(tmp_path / "results" / "fit.json", {done: "nerf | a"}, tmp_path)
+    found = runs.read(tmp_path / "results" / "fit.json")
+    assert found["nerf | a"] == {"test/psnr": 30.5} and found["commits"] == {"nerf | a": "abc"}
 
 
 @pytest.mark.parametrize("name", ["runs", "fit", "distil", "meshes"])
