@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion3d.backgrounds import Backgrounds
+from diffusion3d.errors import UserError
 from diffusion3d.metrics.images import psnr
 from diffusion3d.objectives.base import Objective, Share
 from diffusion3d.precision import autocast
@@ -35,15 +36,29 @@ class Autoencoder(Objective):
         edges: weight of the differences.
         kl: weight of the divergence.
         backgrounds: behind the objects.
+        crop: side of the square of every image that it learns from, pixels; None: whole images.
+
+    Raises:
+        UserError: the VAE cannot encode squares of that side.
     """
 
     def __init__(
-        self, prior: StableDiffusion, edges: float = 1.0, kl: float = 1e-6, backgrounds: Backgrounds | None = None
+        self,
+        prior: StableDiffusion,
+        edges: float = 1.0,
+        kl: float = 1e-6,
+        backgrounds: Backgrounds | None = None,
+        crop: int | None = None,
     ) -> None:
         super().__init__()
         assert prior.vae is not None
         self.prior, self.vae = prior, prior.vae.requires_grad_(True)
-        self.edges, self.kl = edges, kl
+        factor = prior.image_size // prior.side
+        if crop is not None and (crop <= 0 or crop % factor):
+            raise UserError(
+                f"objective.crop={crop} must be a positive multiple of {factor}, what this VAE shrinks images by"
+            )
+        self.edges, self.kl, self.crop = edges, kl, crop
         self.backgrounds = backgrounds or Backgrounds()
 
     def trained(self) -> nn.Module:
@@ -62,7 +77,10 @@ class Autoencoder(Objective):
         scenes, views = batch.cameras.shape
         share = share or Share.of(scenes)
         background = share.own(self.backgrounds.sample(share.scenes)).to(batch.cameras.c2w.device)
-        images = batch.over(background).flatten(0, 1) * 2 - 1
+        images = batch.over(background) * 2 - 1
+        if self.crop is not None:
+            images = _crop(images, share.own(torch.rand(share.scenes, views, 2)), self.crop)
+        images = images.flatten(0, 1)
         posterior = self.posterior(images)
         noise = share.own(torch.randn(share.scenes, views, *posterior.mean.shape[1:])).flatten(0, 1).to(images.device)
         error = self.decoded(posterior.mean.float() + posterior.std.float() * noise) - images
@@ -112,6 +130,23 @@ class Autoencoder(Objective):
         """The prior, which from now on scales latents to a standard deviation of 1."""
         self.vae.register_to_config(scaling_factor=1 / facts["scores"]["validation/latent_std"])
         self.prior.export(folder, facts)
+
+
+def _crop(
+    images: Float[Tensor, "B V 3 H W"], places: Float[Tensor, "B V 2"], side: int
+) -> Float[Tensor, "B V 3 side side"]:
+    """A square of every image; places in [0, 1), of rows and columns, from the first possible to the last."""
+    height, width = images.shape[-2:]
+    if side > min(height, width):
+        raise UserError(
+            f"objective.crop={side} is more than images of {width} x {height} pixels have; null takes them whole"
+        )
+    corners = (places * torch.tensor([height - side + 1, width - side + 1])).long()
+    squares = [
+        image[:, row : row + side, column : column + side]
+        for image, (row, column) in zip(images.flatten(0, 1), corners.flatten(0, 1).tolist(), strict=True)
+    ]
+    return torch.stack(squares).unflatten(0, images.shape[:2])
 
 
 def _on_white(batch: PosedViews) -> Float[Tensor, "B V 3 H W"]:

@@ -116,6 +116,7 @@ def pipeline(sizes: Sizes, seed: int, words: Any) -> Any:
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=sizes.vae,
         layers_per_block=1,
+        mid_block_add_attention=False,  # so that crops teach it what whole images need
         latent_channels=4,
         norm_num_groups=sizes.groups,
         sample_size=sizes.image,

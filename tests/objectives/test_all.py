@@ -130,3 +130,27 @@ def test_random_phrases_never_say_a_held_out_word(tmp_path):
     assert 100 < sum(text.startswith("CAPTION, ") for text in said) < 200
     words = {word for text in said if "CAPTION" not in text for word in text.split()}
     assert len(words) > 500 and not words & (set(objective.held_out) - {"the", "with"})
+
+
+def test_crops_lie_inside_the_images_and_reach_all_of_them():
+    from diffusion3d.objectives.autoencoder import _crop
+
+    places = torch.rand(64, 2, 2)
+    rows, columns = torch.meshgrid(torch.arange(9.0), torch.arange(13.0), indexing="ij")
+    images = torch.stack([rows, columns, rows + columns]).expand(64, 2, 3, 9, 13)
+    found = _crop(images, places, 4)
+    assert found.shape == (64, 2, 3, 4, 4)
+    torch.testing.assert_close(found - found[..., :1, :1], (images - images[..., :1, :1])[..., :4, :4])
+    for channel, size in enumerate((9, 13)):
+        assert set(found[:, :, channel, 0, 0].flatten().tolist()) == set(range(size - 4 + 1))
+
+
+@pytest.mark.parametrize(
+    ("crop", "why"), [(7, "positive multiple of 2"), (0, "positive multiple of 2"), (64, "null takes them")]
+)
+def test_crops_that_do_not_fit_are_refused(crop, why):
+    prior = make_prior("stable_diffusion")
+    with pytest.raises((UserError, InstantiationException), match=rf"objective.crop={crop} .*{why}"):
+        build(chosen("objective", "autoencoder", "prior=stable_diffusion"), prior=prior, crop=crop).loss(
+            data_of().batch(SCENES, VIEWS, np.random.default_rng(0))
+        )
