@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -17,27 +17,14 @@ from diffusion3d.priors.base import Prior
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def adapter(layer: nn.Linear | nn.Conv2d, rank: int) -> nn.Sequential:
-    """What is added to a layer's output, zero at first."""
-    if isinstance(layer, nn.Linear):
-        first: nn.Module = nn.Linear(layer.in_features, rank, bias=False)
-        last: nn.Linear | nn.Conv2d = nn.Linear(rank, layer.out_features, bias=False)
-    else:
-        same: dict[str, Any] = {key: getattr(layer, key) for key in ("kernel_size", "stride", "padding", "dilation")}
-        first = nn.Conv2d(layer.in_channels, rank, **same, bias=False)
-        last = nn.Conv2d(rank, layer.out_channels, 1, bias=False)
-    nn.init.zeros_(last.weight)
-    return nn.Sequential(first, last)
-
-
 class LoRA(nn.Module):
     """The learner of variational score distillation: the frozen prior, with adapters at its linear and 2D convolution layers.
 
     Its loss is that of denoising at uniform levels, min(SNR, snr_cap) |x - x0|² (Hang et al. 2023, equation 8): the paper's, on
-    noise, weighs by SNR. Adapters are attached while it denoises and never else, so the prior is untouched.
+    noise, weighs by SNR. Adapters are on while it denoises and never else, so the prior answers as ever.
 
     Args:
-        prior: frozen; its `network` is what is adapted.
+        prior: frozen; its `network` gets the adapters, once.
         rank: of the additions.
         lr: Adam's.
         steps: of Adam in each `learn`.
@@ -48,19 +35,30 @@ class LoRA(nn.Module):
     """
 
     def __init__(self, prior: Prior, rank: int = 4, lr: float = 1e-3, steps: int = 1, snr_cap: float = 5.0) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
         super().__init__()
         if rank < 1 or steps < 1:
             raise UserError(f"guidance.learner: rank={rank} and steps={steps} must be at least 1")
         self.lr, self.steps, self.snr_cap = lr, steps, snr_cap
         self._frozen = (prior,)  # in a tuple, so that it is no part of this module
-        self._layers = tuple(
-            layer
-            for layer in prior.network.modules()
+        names = [
+            re.escape(name)
+            for name, layer in prior.network.named_modules()
             if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-        )
-        if not self._layers:
+        ]
+        if not names:
             raise UserError("guidance.learner: the prior's network has no linear or convolution layer to adapt")
-        self.adapters = nn.ModuleList([adapter(layer, rank) for layer in self._layers])
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules="|".join(names))
+        inject_adapter_in_model(config, prior.network)
+        self._layers = tuple(layer for layer in prior.network.modules() if isinstance(layer, LoraLayer))
+        self.adapters = nn.ModuleList(
+            nn.Sequential(*layer.lora_A.values(), *layer.lora_B.values()) for layer in self._layers
+        )
+        self.adapters.float()
+        self._attached = True
+        self._attach(False)
         self._adam: torch.optim.Adam | None = None
         for i, parameter in enumerate(self.adapters.parameters()):
             self.register_buffer(f"step_{i}", torch.zeros(()))
@@ -76,21 +74,21 @@ class LoRA(nn.Module):
                 self._adam.state[parameter] = {key: self.get_buffer(f"{key}_{i}") for key in ("step", *MOMENTS)}
         return self._adam
 
+    def _attach(self, on: bool) -> None:
+        if on != self._attached:
+            for layer in self._layers:
+                layer.enable_adapters(on)
+        self._attached = on
+
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Inside, the prior's layers answer with what their adapters add."""
-
-        def add(extra: nn.Module) -> Any:
-            return lambda layer, inputs, output: output + extra(inputs[0])
-
-        handles = [
-            layer.register_forward_hook(add(extra)) for layer, extra in zip(self._layers, self.adapters, strict=True)
-        ]
+        """Inside, the prior's layers answer with what their adapters add, which learns."""
+        outer = self._attached
+        self._attach(True)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self._attach(outer)
 
     def denoise(self, x_t: Tensor, t: Int[Tensor, " B"], condition: Condition) -> Prediction:
         with self.attached():
@@ -107,7 +105,7 @@ class LoRA(nn.Module):
     def learn(self, x: Tensor, condition: Condition) -> None:
         for _ in range(self.steps):
             self.adam.zero_grad(set_to_none=True)
-            with torch.enable_grad():
+            with torch.enable_grad(), self.attached():
                 self.loss(x, condition).backward()
             self.adam.step()
         self.adam.zero_grad(set_to_none=True)

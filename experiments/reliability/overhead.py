@@ -2,11 +2,11 @@
 
     python experiments/reliability/overhead.py [--rounds 5] [--prompt "castle on a hill"] [OVERRIDE ...]
 
-Every run is a process of its own with the shipped defaults and all cores. With: metrics.csv, the default logger (W&B, offline)
-and the default checkpoints. Without: steps, previews, videos and exports alike, but no logger, and nothing logged or saved. The
-figures are the ratio of the medians of wall-clock time, process start to exit, and of CPU time (W&B's own process included),
-and beside them the time that the main thread of a run spends inside logging and checkpoints, as a share of that run's. They go
-to overhead.json. Wants a quiet machine.
+Every run is a process of its own with the shipped defaults, first with one thread, then with one for each core. With:
+metrics.csv, the default logger (W&B, offline) and the default checkpoints. Without: steps, previews, videos and exports alike,
+but no logger, and nothing logged or saved. The figures are medians of the rounds' ratios, of wall-clock time, process start to
+exit, and of CPU time (W&B's own process included); and beside them the time that the main thread of a run spends inside logging
+and checkpoints, as a share of that run's. They go to overhead.json. Wants a quiet machine.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def child(way: str, report: Path, overrides: list[str]) -> None:
     report.write_text(json.dumps({"spent": spent, "steps": metrics["steps"]}))
 
 
-def once(way: str, prompt: str, overrides: list[str]) -> dict[str, Any]:
+def once(way: str, threads: int, prompt: str, overrides: list[str]) -> dict[str, Any]:
     """One job in a fresh process; seconds."""
     with tempfile.TemporaryDirectory() as folder:
         report, run = Path(folder) / "report.json", Path(folder) / "run"
@@ -70,16 +70,15 @@ def once(way: str, prompt: str, overrides: list[str]) -> dict[str, Any]:
             check=True,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env={**os.environ, "WANDB_MODE": "offline", "OMP_WAIT_POLICY": "PASSIVE"},
+            env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": str(threads)},
         )
         seconds, after = time.monotonic() - begin, os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
         found = json.loads(report.read_text())
         written = [len(list(run.glob(pattern))) > 0 for pattern in ("checkpoints/*.safetensors", "wandb/offline-run-*")]
         assert written == [way == "with"] * 2, f"{way} logging and checkpoints, these were written: {written}"
-        threads = threads_of(run)
+        assert threads_of(run) == threads
     return {
-        "threads": threads,
         "seconds": round(seconds, 2),
         "cpu seconds": round(cpu, 2),
         "steps": found["steps"],
@@ -96,30 +95,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt", default="castle on a hill")
     given = parser.parse_args()
-    taken: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-    for number in range(given.rounds):
-        for way in [*WAYS][:: 1 if number % 2 == 0 else -1]:  # neither is always the first of a round
-            taken[way].append(once(way, given.prompt, given.overrides))
-            print(way, taken[way][-1], flush=True)
-    inside = [sum(job["inside, seconds"].values()) / job["seconds"] for job in taken["with"]]
-    report = {
-        **circumstances(job["threads"] for jobs in taken.values() for job in jobs),
-        "load average after": os.getloadavg()[0],
-        "prompt": given.prompt,
-        "overrides": given.overrides,
-        "wall-clock overhead": overhead(taken, "seconds"),
-        "CPU time overhead": overhead(taken, "cpu seconds"),
-        "share of the main thread's time inside": round(statistics.median(inside), 4),
-        **taken,
-    }
+    counts = sorted({1, os.cpu_count() or 1})
+    report = {**circumstances(counts), "prompt": given.prompt, "overrides": given.overrides}
+    for threads in counts:
+        taken: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+        for number in range(given.rounds):
+            for way in [*WAYS][:: 1 if number % 2 == 0 else -1]:  # neither is always the first of a round
+                taken[way].append(once(way, threads, given.prompt, given.overrides))
+                print(way, threads, taken[way][-1], flush=True)
+        inside = [sum(job["inside, seconds"].values()) / job["seconds"] for job in taken["with"]]
+        report[f"threads: {threads}"] = {
+            "wall-clock overhead": overhead(taken, "seconds"),
+            "CPU time overhead": overhead(taken, "cpu seconds"),
+            "share of the main thread's time inside": round(statistics.median(inside), 4),
+            "load average after": os.getloadavg()[0],
+            **taken,
+        }
     print(json.dumps(report, indent=2))
     if not given.overrides:
         (HERE / "overhead.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
 def overhead(taken: dict[str, list[dict[str, Any]]], figure: str) -> float:
-    more, less = (statistics.median(job[figure] for job in taken[way]) for way in WAYS)
-    return round(more / less - 1, 4)
+    pairs = zip(*(taken[way] for way in WAYS), strict=True)
+    return round(statistics.median(more[figure] / less[figure] for more, less in pairs) - 1, 4)
 
 
 if __name__ == "__main__":

@@ -234,7 +234,8 @@ def test_vsds_learner_adapts_every_layer_of_the_unet(kind, precision):
         assert torch.equal(learner.denoise(x, t, condition).x0, answer)
     for _ in range(2):
         learner.learn(x, condition)
-    assert len(learner.adapters) == sum(isinstance(m, nn.Linear | nn.Conv2d) for m in prior.network.modules())
+    layers = sum(isinstance(m, nn.Linear | nn.Conv2d) for m in make(kind).network.modules())
+    assert len(learner.adapters) == layers
     assert all((adapter[1].weight != 0).any() for adapter in learner.adapters), "an adapter that nothing reaches"
     with torch.no_grad():
         assert not torch.equal(learner.denoise(x, t, condition).x0, answer)
