@@ -66,6 +66,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "objective.mse": (0, math.inf),
     "objective.edges": (0, math.inf),
     "objective.kl": (0, math.inf),
+    "objective.crop": (1, math.inf),
     "guidance.rescale": (0, 1),
     "guidance.low": (0, 1),
     "guidance.learner.lr": (0, math.inf),
@@ -127,10 +128,13 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
         if config[key] not in allowed:
             raise UserError(f"{key}={_show(config[key])} is not one of {', '.join(allowed)}")
     for pattern, (low, high) in RANGES.items():
+        limits = f"at least {low}" if high == math.inf else f"in {low} ... {high}"
         for key, value in _numbers(config, pattern.split(".")):
             if not (_is_number(value) and low <= value <= high):
-                limits = f"at least {low}" if high == math.inf else f"in {low} ... {high}"
                 raise UserError(f"{key}={_show(value)} must be a number, {limits}")
+        value = find(config, pattern)
+        if isinstance(value, list) and not isinstance(find(defaults, pattern), list):
+            raise UserError(f"{pattern}={_show(value)} must be one number, {limits}")
     for key in FILLED:
         if find(config, key) == []:
             raise UserError(f"{key}=[] is empty; leave it out for the default")

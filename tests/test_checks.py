@@ -88,6 +88,7 @@ def test_fitting_values_pass(good):
         ({"task__steps": -1}, r"task.steps=-1 must be a number, at least 1"),
         ({"task__minutes": "many"}, r"task.minutes=many must be a number, at least 0"),
         ({"task__elevation": [1.0]}, r"task.elevation=\[1.0\] must be a list of 2 numbers"),
+        ({"task__minutes": [1, 2]}, r"task.minutes=\[1, 2\] must be one number, at least 0"),
         ({"task__lr": -1.0}, r"task.lr=-1.0 must be a number, at least 0"),
         ({"task__lr": float("nan")}, r"task.lr=nan must be a number, at least 0"),
         ({"task__lr": {"from": 1.0, "to": -0.1}}, r"task.lr=-0.1 must be a number, at least 0"),
