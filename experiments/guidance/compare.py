@@ -5,9 +5,9 @@
 
 Twelve toybox prompts with seed 0, three of them with seeds 1 to 4 as well, every scheme with the settings it ships with but for
 `task.steps`: so many that the prior denoises BUDGET views in all (a step's cost is measured by two short runs; a scheme whose
-passes do not grow with the steps keeps the default number). Every run is a process of its own with all cores; a finished one is
-kept, one that was cut starts again. results/compare.json keeps the figures, --table writes TABLE.md, and pictures/ has the
-schemes side by side.
+passes do not grow with the steps keeps the default number). Every run is a process of its own with one thread, and its seconds
+are CPU time; a finished one is kept, one that was cut starts again. results/compare.json keeps the figures, --table writes
+TABLE.md, and pictures/ has the schemes side by side.
 
 Judged on 24 turntable views by recogniser A (`experiments/text_to_3d/recogniser.py`):
 - subject: the share of views that are called the prompt's subject; colour: the share of runs whose named colour is read off all
@@ -25,7 +25,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -61,17 +60,18 @@ def child(report: Path, overrides: list[str]) -> None:
 
 
 def once(folder: Path, overrides: Sequence[str]) -> dict[str, float]:
-    """One job in a process of its own: views denoised, steps, seconds and peak memory in MB."""
+    """One job in a process of its own with one thread: views denoised, steps, CPU seconds and peak memory in MB."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    report, begin = folder / "report.json", time.time()
+    report = folder / "report.json"
     job = ["logger=none", f"hydra.run.dir={folder / 'run'}", *overrides]
-    process = subprocess.Popen([sys.executable, __file__, "--child", str(report), *job])
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, __file__, "--child", str(report), *job], env=one)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"the job failed with status {status}: {' '.join(job)}")
     facts: dict[str, float] = json.loads(report.read_text())
-    return {**facts, "seconds": time.time() - begin, "peak_memory_mb": usage.ru_maxrss / 1024}
+    return {**facts, "seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mb": usage.ru_maxrss / 1024}
 
 
 def steps(scheme: str, state: Path, overrides: Sequence[str] = ()) -> int | None:
