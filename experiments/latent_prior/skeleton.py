@@ -23,6 +23,8 @@ from diffusion3d.priors.weights import halve
 
 HEAD = 32
 """Channels of an attention head; fewer cost more time on a CPU."""
+LOG_VARIANCE = -6.0
+"""Of the noise on the latents before training."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"
 CAPTIONS = 20_000
@@ -110,17 +112,20 @@ def pipeline(sizes: Sizes, seed: int, words: Any) -> Any:
             pad_token_id=words.pad_token_id,
         )
     )
-    levels = len(sizes.vae)
+    levels, latents = len(sizes.vae), 4
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=sizes.vae,
         layers_per_block=1,
         mid_block_add_attention=False,  # so that crops teach it what whole images need
-        latent_channels=4,
+        latent_channels=latents,
         norm_num_groups=sizes.groups,
         sample_size=sizes.image,
     )
+    with torch.no_grad():  # latents begin with little noise: otherwise the autoencoder must first learn to drown it out
+        vae.quant_conv.weight[latents:] = 0
+        vae.quant_conv.bias[latents:] = LOG_VARIANCE
     attending = len(sizes.unet) - 1
     unet = UNet2DConditionModel(
         sample_size=sizes.image // 2 ** (levels - 1),
