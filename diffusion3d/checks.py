@@ -25,7 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "task.batches.scenes": (1, math.inf),
     "task.batches.views": (1, math.inf),
     "task.batches.share": (0, math.inf),
-    "task.validation_batches": (0, math.inf),
+    "task.validation_batches": (1, math.inf),
     "task.checkpoint_every": (1, math.inf),
     "task.preview_every": (1, math.inf),
     "task.fps": (1, math.inf),

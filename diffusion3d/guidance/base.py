@@ -81,6 +81,9 @@ class Guidance(nn.Module, ABC):
         prior: frozen here; no checkpoint holds it.
     """
 
+    unlit = False
+    """Whether it compares renders with pictures that no shading has lit."""
+
     def __init__(self, prior: Prior) -> None:
         super().__init__()
         self.prior = prior.eval().requires_grad_(False)

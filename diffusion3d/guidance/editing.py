@@ -26,6 +26,7 @@ class Editing(Distillation):
     """
 
     worded = frozenset({"source"})
+    unlit = True
 
     def __init__(self, prior: Prior, source_prompt: str | None = None, **common: Any) -> None:
         super().__init__(prior, **common)
@@ -80,20 +81,25 @@ class PDS(Editing):
         stride: levels from t down to s.
 
     Raises:
-        UserError: a stride below 1.
+        UserError: a stride below 1, or one that the schedule has no two levels for.
     """
 
     name = "pds"
 
     def __init__(self, prior: Prior, stride: int = 2, **common: Any) -> None:
         super().__init__(prior, **common)
-        if stride < 1:
-            raise UserError(f"guidance.stride={stride} must be at least 1")
+        last = prior.schedule.num_timesteps - 1
+        if not 1 <= stride <= last:
+            raise UserError(f"guidance.stride={stride} must be in 1 ... {last}")
         self.stride = stride
+
+    def levels(self, step: Step) -> tuple[int, int]:
+        low, high = super().levels(step)
+        return max(low, self.stride), max(high, self.stride)
 
     def coefficients(self, noised: Noised) -> tuple[Tensor, Tensor, Tensor]:
         """psi, c0 and spread, which broadcast over x."""
-        signal, t = self.prior.schedule.signal, noised.t.clamp(min=self.stride)
+        signal, t = self.prior.schedule.signal, noised.t
         (alpha, sigma), (alpha_s, sigma_s) = signal(t, noised.x), signal(t - self.stride, noised.x)
         kept = (alpha / signal(t - 1, noised.x)[0]) ** 2
         c0 = alpha_s * (1 - kept) / sigma**2

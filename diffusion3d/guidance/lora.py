@@ -18,7 +18,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class LoRA(nn.Module):
-    """The learner of variational score distillation: the frozen prior, with adapters at its linear and 2D convolution layers.
+    """The learner of variational score distillation: the frozen prior, with adapters at its linear layers and its ungrouped 2D
+    convolutions.
 
     Its loss is that of denoising at uniform levels, min(SNR, snr_cap) |x - x0|² (Hang et al. 2023, equation 8): the paper's, on
     noise, weighs by SNR. Adapters are on while it denoises and never else, so the prior answers as ever.
@@ -104,8 +105,7 @@ class LoRA(nn.Module):
 
     def learn(self, x: Tensor, condition: Condition) -> None:
         for _ in range(self.steps):
-            self.adam.zero_grad(set_to_none=True)
             with torch.enable_grad(), self.attached():
                 self.loss(x, condition).backward()
             self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+            self.adam.zero_grad(set_to_none=True)

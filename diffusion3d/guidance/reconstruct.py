@@ -47,6 +47,7 @@ class Reconstruct(Prompted):
         UserError: a number that cannot be.
     """
 
+    unlit = True
     targets: Float[Tensor, "1 V 3 H W"]
     c2w: Float[Tensor, "1 V 4 4"]
     K: Float[Tensor, "1 V 3 3"]
@@ -118,8 +119,9 @@ class Reconstruct(Prompted):
         top = round(self.levels[int(self.rounds)] * schedule.num_timesteps)
         timesteps = [t for t in self.sampler.timesteps(schedule) if t < top]
         x = self.prior.encode(image)
+        noise = torch.randn(x.shape).to(x.device)
         start = torch.full(x.shape[:2], timesteps[0], device=x.device)
-        x = schedule.add_noise(x, torch.randn(x.shape).to(x.device), start)
+        x = noise if top == schedule.num_timesteps else schedule.add_noise(x, noise, start)
         hooks = [Clamp()] if self.prior.space == "pixel" else []
         clean = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         for group in self.groups:

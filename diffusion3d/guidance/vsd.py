@@ -25,7 +25,8 @@ class Learner(Protocol):
 
 
 class VSD(Distillation):
-    """w(t) (eps_hat - eps_phi), where phi denoises the scene's own renders under the same text and cameras, unguided.
+    """w(t) (eps_hat - eps_phi), where phi denoises the scene's own renders, unguided, told what the prior is told: the same
+    text and, where the prior sees cameras, the same cameras. With other priors phi knows of a view what its wording says.
 
     Where phi is the prior itself there is no drift at scale = 1. phi learns in `update`, after the scene's step, from the
     renders of that step.

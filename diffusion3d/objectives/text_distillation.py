@@ -122,7 +122,7 @@ class TextDistillation(Objective):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[PosedViews]) -> dict[str, float]:
-        """Mean cosine of estimates and embeddings of captions and of words that training never says."""
+        """Mean cosine of estimates and embeddings of captions and of words that no random phrase has."""
         asked = {
             "validation/cosine": [caption for batch in batches for caption in batch.captions or ()],
             "validation/cosine_words": self.held_out[:: max(1, len(self.held_out) // VALIDATED)],
@@ -138,5 +138,7 @@ class TextDistillation(Objective):
     def export(self, folder: Path, facts: Mapping[str, Any]) -> None:
         with whole_folder(folder) as new:
             self.prior.export(new, facts)
+            for old in (new / self.part.encoder).glob("model*"):
+                old.unlink()
             self.encoder.save_pretrained(new / self.part.encoder)
             halve(new / self.part.encoder)

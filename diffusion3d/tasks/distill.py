@@ -61,6 +61,11 @@ class Distill(Task):
         backgrounds: Backgrounds = build(task.background)
         representation: Representation = build(config.representation)
         guidance: Guidance = build(config.guidance, prior=prior).to(self.device)
+        if guidance.unlit and shadings.lit:
+            raise UserError(
+                f"task.shading={shadings.weights} lights the views, and this guidance compares them with pictures that "
+                "are not: take another one, or leave only albedo above 0"
+            )
         raw, source = self.start(representation)
         optimizer = SceneOptimizer(representation, raw, task.lr)
         self.files.record(renderer=representation.renderer(self.device))

@@ -23,6 +23,8 @@ PACKAGES = (
     "omegaconf",
     "diffusers",
     "transformers",
+    "tokenizers",
+    "peft",
     "safetensors",
     "nerfacc",
     "gsplat",

@@ -9,9 +9,10 @@ from choices import SIZE, choices, chosen, composed, make_prior, small
 from diffusion3d.data.base import PosedData
 from diffusion3d.errors import UserError
 from diffusion3d.objectives.base import Objective
+from diffusion3d.priors.stable_diffusion import StableDiffusion
 from diffusion3d.tasks.build import build
 from discs import data_of
-from tiny_pipelines import folder
+from tiny_pipelines import folder, pipeline
 
 PRIORS = {"denoising": "ddpm"}
 """The prior that an objective is tested with, where it is not Stable Diffusion."""
@@ -130,6 +131,14 @@ def test_random_phrases_never_say_a_held_out_word(tmp_path):
     assert 100 < sum(text.startswith("CAPTION, ") for text in said) < 200
     words = {word for text in said if "CAPTION" not in text for word in text.split()}
     assert len(words) > 500 and not words & (set(objective.held_out) - {"the", "with"})
+
+
+def test_an_export_holds_the_text_encoder_that_learned_and_no_other(tmp_path):
+    path = tmp_path / "half"
+    pipeline("sd").to(torch.float16).save_pretrained(path, variant="fp16")
+    prior = StableDiffusion(str(path))
+    build(chosen("objective", "text_distillation", "prior=stable_diffusion"), prior=prior).export(tmp_path / "new", {})
+    assert [file.name for file in (tmp_path / "new" / "text_encoder").glob("*.safetensors")] == ["model.safetensors"]
 
 
 def test_crops_lie_inside_the_images_and_reach_all_of_them():
