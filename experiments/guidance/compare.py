@@ -33,12 +33,29 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "text_to_3d"))
 RESULTS = HERE / "results" / "compare.json"
-SCHEMES = ("sds", "mvdream", "dreamtime", "sjc", "csd", "nfsd", "ism", "sdi", "hifa", "vsd", "reconstruct")
+UNTUNED = ("guidance.rescale=0.0", "guidance.t_min=0.02", "guidance.t_max=0.98", "guidance.weighting=sigma_squared")
+SCHEMES: dict[str, tuple[str, ...]] = {
+    "sds": (),
+    "sds as published": ("guidance=sds", *UNTUNED),
+    **dict.fromkeys(("mvdream", "dreamtime", "sjc", "csd", "nfsd", "ism", "sdi", "hifa", "vsd", "reconstruct"), ()),
+}
+"""{row: overrides}; a row without any is the scheme of its name, with the settings it ships with."""
 REPEATED, SEEDS = 3, 5
 BUDGET = 3200
 """Views denoised in a run: 400 steps of four views, with and without the prompt."""
 PROBES = (20, 40)
 VIEWS, OBJECTS, SHOWN = 24, 5, 4
+FIGURES = {
+    "subject": ".0%",
+    "colour": ".0%",
+    "janus": ".0%",
+    "saturation": ".3f",
+    "steps": ".0f",
+    "denoised": ".0f",
+    "seconds": ".0f",
+    "peak_memory_mb": ".0f",
+}
+"""Of a run, with their formats, in the order of the table's columns; diversity stands after saturation."""
 
 
 def child(report: Path, overrides: list[str]) -> None:
@@ -74,20 +91,24 @@ def once(folder: Path, overrides: Sequence[str]) -> dict[str, float]:
     return {**facts, "seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mb": usage.ru_maxrss / 1024}
 
 
+def chosen(scheme: str) -> list[str]:
+    """The overrides of a row."""
+    return list(SCHEMES.get(scheme, ())) or [f"guidance={scheme}"]
+
+
 def steps(scheme: str, state: Path, overrides: Sequence[str] = ()) -> int | None:
     """How many fit the budget; None where the passes do not depend on them."""
-    path = state / "probes" / f"{scheme}.json"
+    path = state / "probes" / f"{scheme.replace(' ', '-')}.json"
     if not path.exists():
-        found = [
-            once(
-                path.parent / f"{scheme}_{n}", [f"guidance={scheme}", f"task.steps={n}", *overrides, "prompt=a castle"]
-            )["denoised"]
-            for n in PROBES
-        ]
+        typed = [*chosen(scheme), *overrides, "prompt=a castle"]
+        found = [once(path.with_name(f"{path.stem}_{n}"), [*typed, f"task.steps={n}"])["denoised"] for n in PROBES]
         path.write_text(json.dumps(found))
-    first, second = json.loads(path.read_text())
-    each = (second - first) / (PROBES[1] - PROBES[0])
-    return None if each == 0 else round((BUDGET - first + each * PROBES[0]) / each)
+    return fitting(json.loads(path.read_text()))
+
+
+def fitting(denoised: Sequence[float]) -> int | None:
+    """The steps for BUDGET views, from those that PROBES took; on average where a scheme draws how many a step takes."""
+    return None if len(set(denoised)) == 1 else round(BUDGET * sum(PROBES) / sum(denoised))
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -106,10 +127,11 @@ def measure(options: argparse.Namespace) -> None:
                     continue
                 count = steps(scheme, options.state)
                 folder = options.state / "runs" / key.replace(" | ", "_").replace(" ", "-")
-                overrides = [f"guidance={scheme}", f"seed={seed}", f"prompt={item.prompt}"]
+                overrides = [*chosen(scheme), f"seed={seed}", f"prompt={item.prompt}"]
                 facts = once(folder, [*([] if count is None else [f"task.steps={count}"]), *overrides])
-                results["runs"][key] = {**facts, **judged(folder / "run", item)}
                 results["versions"] = versions()
+                commit = {"git": results["versions"]["git"]}
+                results["runs"][key] = {**facts, **commit, **judged(folder / "run", item)}
                 RESULTS.parent.mkdir(exist_ok=True)
                 write_json(RESULTS, results)
                 print(key, {name: round(value, 3) for name, value in facts.items()}, flush=True)
@@ -164,12 +186,12 @@ def saturation(pictures: Any, alpha: Any) -> Any:
     return ((high - low) / high.clamp(min=1e-6))[alpha > 0.5]
 
 
-def wasserstein(x: Any, y: Any) -> float:
-    """Wasserstein-1 distance of two sets of numbers, by 256 quantiles; NaN where a set is empty."""
+def wasserstein(x: Any, y: Any) -> float | None:
+    """Wasserstein-1 distance of two sets of numbers, by 256 quantiles; None where a set is empty."""
     import torch
 
     if not len(x) or not len(y):
-        return float("nan")
+        return None
     at = (torch.arange(256) + 0.5) / 256
     first, second = (v.sort().values[(at * len(v)).long()] for v in (x, y))
     return float((first - second).abs().mean())
@@ -200,7 +222,8 @@ def judged(folder: Path, item: Any) -> dict[str, Any]:
 
 
 def diversity(runs: dict[str, Any], scheme: str) -> float | None:
-    """Distance between seeds over that between toybox objects, over the repeated prompts that are complete."""
+    """Distance between seeds over that between toybox objects, over the repeated prompts that are complete. A seed whose views
+    are mostly called something else is left out: failures are diverse, too."""
     import torch
     from common import TWELVE
     from evaluate_prior import items
@@ -210,12 +233,29 @@ def diversity(runs: dict[str, Any], scheme: str) -> float | None:
     shares = []
     for item in items(TWELVE[:REPEATED], 1, 0, 0):
         keys = [f"{scheme} | {item.subject} | {seed}" for seed in range(SEEDS)]
-        if all(key in runs for key in keys):
-            ours = torch.tensor([runs[key]["features"] for key in keys])
+        good = [runs[key]["features"] for key in keys if key in runs and runs[key]["subject"] > 0.5]
+        if all(key in runs for key in keys) and len(good) > 1:
+            ours = torch.tensor(good)
             pictures = toybox(item.subject, tuple(sorted(item.colours.items())))[0]
             theirs = torch.stack([judge().read(views).features.mean(0) for views in pictures])
             shares.append(mean_pairwise_distance(ours) / mean_pairwise_distance(theirs))
     return sum(shares) / len(shares) if shares else None
+
+
+def mean(runs: dict[str, Any], name: str) -> float | None:
+    """Of a figure, over prompts of the mean over their seeds; None where no run has it."""
+    by_prompt: dict[str, list[float]] = {}
+    for key, figures in runs.items():
+        if figures.get(name) is not None:
+            by_prompt.setdefault(key.split(" | ")[1], []).append(figures[name])
+    means = [sum(values) / len(values) for values in by_prompt.values()]
+    return sum(means) / len(means) if means else None
+
+
+def made(content: dict[str, Any]) -> str:
+    """By what machine, packages and commits."""
+    cpu, commits = content["versions"], sorted({run["git"][:7] for run in content["runs"].values() if run.get("git")})
+    return f"{cpu['cpu']}, {cpu['cores']} cores, torch {cpu['packages']['torch']}, commit {', '.join(commits)}"
 
 
 def write_table(options: argparse.Namespace) -> None:
@@ -227,34 +267,27 @@ def write_table(options: argparse.Namespace) -> None:
     from diffusion3d.export.pictures import write_grid
 
     content = json.loads(RESULTS.read_text())
-    runs, cpu = content["runs"], content["versions"]
+    runs = content["runs"]
     lines = [
-        f"Written by `compare.py --table`; {cpu['cpu']}, {cpu['cores']} cores, torch {cpu['packages']['torch']}.",
+        f"Written by `compare.py --table`; {made(content)}.",
         "",
         "| scheme | runs | subject | colour | Janus | saturation | diversity | steps | views denoised | seconds | MB |",
         "|" + "---|" * 11,
     ]
     for scheme in SCHEMES:
-        own = [figures for key, figures in runs.items() if key.startswith(f"{scheme} | ")]
+        own = {key: figures for key, figures in runs.items() if key.startswith(f"{scheme} | ")}
         if not own:
             continue
-
-        def mean(name: str, own: list[dict[str, Any]] = own) -> float:
-            values = [figures[name] for figures in own if figures.get(name) is not None]
-            return sum(values) / max(1, len(values))
-
         spread = diversity(runs, scheme)
-        lines.append(
-            f"| {scheme} | {len(own)} | {mean('subject'):.0%} | {mean('colour'):.0%} | {mean('janus'):.0%} | "
-            f"{mean('saturation'):.3f} | {'' if spread is None else f'{spread:.0%}'} | {mean('steps'):.0f} | "
-            f"{mean('denoised'):.0f} | {mean('seconds'):.0f} | {mean('peak_memory_mb'):.0f} |"
-        )
+        cells = [f"{'' if (m := mean(own, name)) is None else format(m, form)}" for name, form in FIGURES.items()]
+        cells.insert(4, "" if spread is None else f"{spread:.0%}")
+        lines.append(f"| {scheme} | {len(own)} | {' | '.join(cells)} |")
     (HERE / "TABLE.md").write_text("\n".join(lines) + "\n")
     shown = torch.arange(0, VIEWS, VIEWS // SHOWN)
     for item in items(TWELVE, 1, 0, 0):
         rows, labels = [], []
         for scheme in SCHEMES:
-            folder = options.state / "runs" / f"{scheme}_{item.subject.replace(' ', '-')}_0" / "run"
+            folder = options.state / "runs" / f"{scheme}_{item.subject}_0".replace(" ", "-") / "run"
             if (folder / "metrics.json").exists():
                 rows.append(turned(folder)[0][shown])
                 labels.append(f"{scheme}: {item.prompt}")

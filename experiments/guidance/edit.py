@@ -3,10 +3,11 @@
     python experiments/guidance/edit.py [--state outputs/guidance]
     python experiments/guidance/edit.py --table
 
-Every edit changes one word of the prompt. The schemes denoise the same number of views (BUDGET of `compare.py`) with the
-settings they ship with, seed 0. Judged on 24 turntable views by recogniser A: the share of views that are called the new
-subject, whether the new colour is read off all views together, the silhouette's IoU with the source's (1 keeps the shape), and
-the PSNR against the source's views (how much changed at all). results/edit.json keeps the figures, --table writes EDITS.md.
+Every edit changes the colour or the subject that the prompt names, to one that the prior has seen. The schemes denoise the same
+number of views (BUDGET of `compare.py`) with the settings they ship with, seed 0. Judged on 24 turntable views by recogniser A:
+the share of views that are called the new subject, whether the new colour is read off all views together, the silhouette's IoU
+with the source's (1 keeps the shape), and the PSNR against the source's views (how much changed at all). results/edit.json keeps
+the figures, --table writes EDITS.md.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compare import HERE, judge, once, steps, turned
+from compare import HERE, judge, made, once, steps, turned
 
 RESULTS = HERE / "results" / "edit.json"
 SCHEMES = ("none", "sds", "dds", "pds")
@@ -36,11 +37,11 @@ class Edit:
 
 EDITS = (
     Edit("a red mushroom", "a blue mushroom", "mushroom", "blue"),
-    Edit("a yellow house", "a green house", "house", "green"),
+    Edit("a yellow house", "a pink house", "house", "pink"),
     Edit("a brown chair", "a red chair", "chair", "red"),
     Edit("a blue robot", "an orange robot", "robot", "orange"),
     Edit("a brown horse", "a brown elephant", "elephant", "brown"),
-    Edit("a green tree", "a red tree", "tree", "red"),
+    Edit("a green tree", "an orange tree", "tree", "orange"),
 )
 
 
@@ -65,8 +66,9 @@ def measure(state: Path) -> None:
                 count = steps(scheme, state, from_source)
                 overrides = [f"guidance={scheme}", f"task.steps={count}", *from_source, f"prompt={edit.target}"]
                 facts = once(folder, overrides)
-            results["runs"][key] = {**facts, **judged(folder / "run", source / "run", edit)}
             results["versions"] = versions()
+            commit = {"git": results["versions"]["git"]}
+            results["runs"][key] = {**facts, **commit, **judged(folder / "run", source / "run", edit)}
             RESULTS.parent.mkdir(exist_ok=True)
             write_json(RESULTS, results)
             print(key, results["runs"][key], flush=True)
@@ -91,9 +93,9 @@ def judged(folder: Path, source: Path, edit: Edit) -> dict[str, float]:
 
 def write_table() -> None:
     content = json.loads(RESULTS.read_text())
-    runs, cpu = content["runs"], content["versions"]
+    runs = content["runs"]
     lines = [
-        f"Written by `edit.py --table`; {cpu['cpu']}, {cpu['cores']} cores, torch {cpu['packages']['torch']}.",
+        f"Written by `edit.py --table`; {made(content)}.",
         "",
         "| edit | scheme | new subject | new colour | IoU with the source | PSNR against it | steps | seconds |",
         "|" + "---|" * 8,

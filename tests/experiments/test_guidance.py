@@ -1,0 +1,93 @@
+"""The study that compares guidance schemes: how runs become figures."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from choices import choices, composed
+
+FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "guidance"
+
+
+@pytest.fixture(scope="module")
+def study():
+    before, known = list(sys.path), set(sys.modules)
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module
+    sys.path[:] = before
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER.parent)):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def compare(study):
+    return study("compare")
+
+
+def test_every_scheme_that_needs_no_source_is_a_row_and_every_row_composes(compare):
+    assert {*choices("guidance")} - {*compare.SCHEMES} == {"dds", "pds", "perp_neg"}, (
+        "the first two have a study of their own"
+    )
+    for name in compare.SCHEMES:
+        composed(*compare.chosen(name), "prompt=a castle")
+
+
+def test_steps_fit_the_budget(compare):
+    eight = [8 * n for n in compare.PROBES]
+    assert compare.fitting(eight) == compare.BUDGET / 8
+    assert compare.fitting([100, 100]) is None
+
+
+def test_prompts_weigh_alike_however_many_seeds_they_have(compare):
+    runs = {"sds | castle | 0": {"subject": 1.0}, **{f"sds | dog | {seed}": {"subject": 0.0} for seed in range(5)}}
+    assert compare.mean(runs, "subject") == 0.5
+    assert compare.mean({"sds | dog | 0": {"janus": None}}, "janus") is None
+
+
+def test_saturations_are_compared_as_distributions(compare):
+    x = torch.rand(5000, generator=torch.Generator().manual_seed(0))
+    assert compare.wasserstein(x, x[torch.randperm(5000)]) == 0
+    assert compare.wasserstein(x, x + 0.25) == pytest.approx(0.25, abs=1e-6)
+    assert compare.wasserstein(x, x[:0]) is None
+
+
+def test_failures_are_not_diversity(compare, monkeypatch):
+    monkeypatch.setattr(compare, "toybox", lambda subject, colours: ([torch.tensor(float(n)) for n in (0, 1)], None))
+    reading = type("Reading", (), {})
+
+    def read(views):
+        found = reading()
+        found.features = torch.full((1, 2), float(views))
+        return found
+
+    monkeypatch.setattr(compare, "judge", lambda: type("Judge", (), {"read": staticmethod(read)}))
+    sys.path.insert(0, str(FOLDER.parent / "text_to_3d"))
+    common = importlib.import_module("common")
+    good = {"subject": 1.0, "features": [0.0, 0.0]}
+    runs = {
+        f"sds | {subject} | {seed}": good
+        for subject in common.TWELVE[: compare.REPEATED]
+        for seed in range(compare.SEEDS)
+    }
+    assert compare.diversity(runs, "sds") == 0
+    failed = {"subject": 0.2, "features": [50.0, -50.0]}
+    first = common.TWELVE[0]
+    assert compare.diversity({**runs, f"sds | {first} | 3": failed}, "sds") == 0
+    moved = {"subject": 0.9, "features": [1.0, 1.0]}
+    assert compare.diversity({**runs, f"sds | {first} | 3": moved}, "sds") > 0
+    assert compare.diversity({f"sds | {first} | 0": good}, "sds") is None
+
+
+def test_edits_ask_for_what_the_prior_has_seen(study):
+    from diffusion3d.data.toybox import heldout
+    from diffusion3d.data.toybox.subjects import SUBJECTS
+
+    edit = study("edit")
+    for asked in edit.EDITS:
+        [subject] = [subject for subject in SUBJECTS if subject.name == asked.subject]
+        part, options = next(iter(subject.parts.items()))
+        assert asked.colour in heldout.allowed(asked.subject, part, options), asked
