@@ -6,8 +6,8 @@
 Every edit changes the colour or the subject that the prompt names, to one that the prior has seen. The schemes denoise the same
 number of views (BUDGET of `compare.py`) with the settings they ship with, seed 0. Judged on 24 turntable views by recogniser A:
 the share of views that are called the new subject, whether the new colour is read off all views together, the silhouette's IoU
-with the source's (1 keeps the shape), and the PSNR against the source's views (how much changed at all). results/edit.json keeps
-the figures, --table writes EDITS.md.
+with the source's (1 keeps the shape), and the PSNR against the source's views (how much changed at all). results/edit.json
+keeps the figures, --table writes EDITS.md.
 """
 
 from __future__ import annotations
