@@ -21,7 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from diffusion3d.checks import check_capabilities, check_values, find, leaves, scalars, unknown_key
 from diffusion3d.errors import UserError, one_line, unwritable
 from diffusion3d.files import write_text
-from diffusion3d.naming import run_name, shaping, sweep_job_name
+from diffusion3d.naming import INCIDENTAL, run_name, shaping, sweep_job_name
 from diffusion3d.overrides import escape, key_of, secrets
 
 PACKAGE = Path(__file__).resolve().parent
@@ -303,6 +303,10 @@ def _explain(app: Hydra, overrides: Sequence[str], error: Exception) -> UserErro
     if plugin is not None:
         extra = "ray" if plugin[1] == "ray" else "sweeps"
         return UserError(f"{plugin[1]} is not installed: pip install 'diffusion3d[{extra}]'")
+    if re.search(r"does not support sweep type : INTERVAL_SWEEP", str(error)):
+        return UserError(
+            "interval(...) is a range that a search draws from: add hydra/sweeper=search, or list values: KEY=1,2,3"
+        )
     cause = f": {error.__cause__}" if error.__cause__ else ""
     return UserError(re.sub(r" See https://hydra\S+ for details", "", one_line(f"{error}{cause}")))
 
@@ -332,4 +336,5 @@ def swept_overrides(hydra: DictConfig) -> list[str]:
 
 
 def _sweep_job_name(*, _root_: DictConfig) -> str:
-    return sweep_job_name(swept_overrides(_root_.hydra) or _raw(_root_.hydra.overrides.task))
+    others = [o for o in _raw(_root_.hydra.overrides.task) if not re.fullmatch(INCIDENTAL, key_of(o))]
+    return sweep_job_name(swept_overrides(_root_.hydra) or others)

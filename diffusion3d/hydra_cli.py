@@ -74,6 +74,10 @@ def sweep(overrides: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
         if searching and config.task.get("score") is None:
             choice = config.hydra.runtime.choices.task
             raise UserError(f"task={choice} has no score to search by; name one of its metrics: +task.score=...")
+        if searching and not (swept or config.hydra.sweeper.params):
+            raise UserError(
+                "hydra/sweeper=search has nothing to search: give keys their ranges, 'guidance.scale=interval(3,30)'"
+            )
         if searching and config.run.dry_run:
             raise UserError("run.dry_run=true plans single runs and grids; a search chooses its jobs as it goes")
         if config.run.dry_run:
@@ -89,15 +93,17 @@ def sweep(overrides: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
             stopped = error
         failed, total = _report(directory, before, whole=stopped is None)
         unwritten = _write_table(directory)
+        results = directory / "optimization_results.yaml"
+        if searching and stopped is None and results.exists():
+            best: Any = OmegaConf.to_container(OmegaConf.load(results))
+            found = " ".join(f"{key}={value}" for key, value in best["best_params"].items())
+            log.info("best: %s, task.score=%s is %s: %s", found, config.task.score, best["best_value"], results)
         if failed and (searching or stopped is None) and not isinstance(stopped, KeyboardInterrupt):
             raise RunError(f"{failed} of {total} jobs failed") from stopped
         if stopped is not None:
             raise stopped
         if unwritten is not None:
             raise unwritten
-        best = directory / "optimization_results.yaml"
-        if searching and best.exists():
-            log.info("best: %s", OmegaConf.to_container(OmegaConf.load(best)))
 
 
 def _report(directory: Path, before: Mapping[Path, int], whole: bool) -> tuple[int, int]:
@@ -106,6 +112,8 @@ def _report(directory: Path, before: Mapping[Path, int], whole: bool) -> tuple[i
     failed = [found for found in jobs if found.status == "failed" and found.stamp != before.get(found.directory)]
     for found in failed:
         log.error("failed: %s: %s", found.directory.name, found.error)
+    if not jobs:
+        return 0, 0
     counts = Counter(found.status for found in jobs)
     advice = "" if whole and not counts["cut"] else "; the same command goes on with the rest"
     log.info("%s in %s%s", ", ".join(f"{n} {status}" for status, n in counts.items()), directory / TABLE, advice)
@@ -115,7 +123,7 @@ def _report(directory: Path, before: Mapping[Path, int], whole: bool) -> tuple[i
 def _write_table(directory: Path) -> RunError | None:
     """Write the table of a sweep's jobs; the error, logged, that hinders it."""
     try:
-        if directory.is_dir():
+        if read_jobs(directory):
             write_table(directory)
     except (OSError, Timeout) as error:
         why = "other processes keep it locked" if isinstance(error, Timeout) else error.strerror

@@ -251,6 +251,7 @@ def test_a_search_minimises_the_score_and_goes_on_when_repeated(caplog):
     best = OmegaConf.load("sweep/optimization_results.yaml")
     assert best.best_value == min(float(row["norm"]) for row in rows if row["norm"])
     assert {row["prompt"] for row in rows} <= {"a", "b"}
+    assert f"task.score=norm is {best.best_value}: " in caplog.text
     with pytest.raises(RunError, match="jobs failed"):
         sweep(typed, job)
     assert (stamps(), len(table())) == (before, len(rows)), "the same seed asks for the same jobs, and they are done"
@@ -260,6 +261,11 @@ def test_searches_need_a_score_and_cannot_be_planned():
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     with pytest.raises(UserError, match="task=sample has no score to search by"):
         sweep(["task=sample", "hydra/sweeper=search", "prompt=a", "seed=1,2"], job)
+    with pytest.raises(UserError, match=r"nothing to search: .*interval"):
+        sweep([*TOY, "hydra/sweeper=search", "seed=1"], job)
+    with pytest.raises(UserError, match=r"interval.* is a range that a search draws from: add hydra/sweeper=search"):
+        sweep([*TOY, "task.steps=interval(1,2)", "seed=1"], job)
+    assert not list(Path().rglob("sweep.csv"))
     with pytest.raises(UserError, match="a search chooses its jobs as it goes"):
         sweep([*TOY, "hydra/sweeper=search", "seed=1,2", "run.dry_run=true"], job)
 

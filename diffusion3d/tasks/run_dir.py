@@ -90,9 +90,11 @@ class Run:
             self._start, self._finished = 0, False
             self._last: dict[str, float] = {}
             finished = (self.dir / "metrics.json").exists()
-            log.info(
-                "writing to %s%s", self.dir, ", which had finished: its results are made again" if finished else ""
+            again = ", which had finished: its results are made again" if finished else ""
+            other = (
+                "" if self.dir == directory else f", since {directory.name} holds an earlier run or one that goes on"
             )
+            log.info("writing to %s%s", self.dir, again or other)
             self._opened = opened.pop_all()
 
     def start_loggers(self) -> None:
