@@ -13,17 +13,6 @@ FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "guidance"
 
 
 @pytest.fixture(scope="module")
-def study():
-    before, known = list(sys.path), set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module
-    sys.path[:] = before
-    for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER.parent)):
-            del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
 def compare(study):
     return study("compare")
 

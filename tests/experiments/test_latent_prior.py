@@ -1,8 +1,6 @@
 """The scripts of the small Stable Diffusion: its skeleton, its tokenizer, its table."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,17 +8,6 @@ import torch
 
 FOLDER = Path(__file__).parent.parent.parent / "experiments" / "latent_prior"
 TEXTS = ["a castle on a hill", "a red race car", "a small dog, toy style"] * 3 + ["fortress", "château"]
-
-
-@pytest.fixture(scope="module")
-def study():
-    before, known = list(sys.path), set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module
-    sys.path[:] = before
-    for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER.parent)):
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
