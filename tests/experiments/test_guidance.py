@@ -1,7 +1,5 @@
 """The study that compares guidance schemes: how runs become figures."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ def compare(study):
 
 def test_every_scheme_that_needs_no_source_is_a_row_and_every_row_composes(compare):
     assert {*choices("guidance")} - {*compare.SCHEMES} == {"dds", "pds", "perp_neg"}, (
-        "the first two have a study of their own"
+        "the first two have a study of their own, the third is for priors that see no camera"
     )
     for name in compare.SCHEMES:
         composed(*compare.chosen(name), "prompt=a castle")
@@ -44,7 +42,7 @@ def test_saturations_are_compared_as_distributions(compare):
     assert compare.wasserstein(x, x[:0]) is None
 
 
-def test_failures_are_not_diversity(compare, monkeypatch):
+def test_failures_are_not_diversity(study, compare, monkeypatch):
     monkeypatch.setattr(compare, "toybox", lambda subject, colours: ([torch.tensor(float(n)) for n in (0, 1)], None))
     reading = type("Reading", (), {})
 
@@ -54,8 +52,7 @@ def test_failures_are_not_diversity(compare, monkeypatch):
         return found
 
     monkeypatch.setattr(compare, "judge", lambda: type("Judge", (), {"read": staticmethod(read)}))
-    sys.path.insert(0, str(FOLDER.parent / "text_to_3d"))
-    common = importlib.import_module("common")
+    common = study("common")
     good = {"subject": 1.0, "features": [0.0, 0.0]}
     runs = {
         f"sds | {subject} | {seed}": good
