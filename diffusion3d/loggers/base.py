@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from diffusion3d.errors import one_line
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,25 @@ class RunInfo:
 
 
 class Logger:
-    """Gets everything that a run logs, besides the files that the run writes itself. All methods return at once."""
+    """Gets everything that a run logs, besides the files that the run writes itself.
+
+    A run has each in a process of its own (`diffusion3d.loggers.background`): a method may take its time and may raise.
+
+    Attributes:
+        label: its name for people.
+        extra: the optional dependencies of this package that it needs.
+        finish_seconds: how long the end of a run may wait for it.
+    """
+
+    label = "a logger"
+    extra: str | None = None
+
+    def __init__(self, finish_seconds: float = 8.0) -> None:
+        """
+        Args:
+            finish_seconds: how long the end of a run may wait for it.
+        """
+        self.finish_seconds = finish_seconds
 
     def start(self, info: RunInfo) -> None:
         """Called once, before all others."""
@@ -57,14 +71,15 @@ class Logger:
         """A result file, such as a scene."""
 
     def finish(self, metrics: dict[str, float] | None) -> None:
-        """The end, with the final metrics, or None for a run that stopped early. Returns within seconds."""
+        """The end, with the final metrics, or None for a run that stopped early."""
+
+    def leftovers(self, directory: Path) -> str:
+        """A clause about what was not sent of a run in this directory, when the logger was given up."""
+        return ""
 
 
-class Loggers(Logger):
-    """Several as one; what a logger raises is one warning, and it hears nothing more."""
-
-    def __init__(self, loggers: Sequence[Logger]) -> None:
-        self._on = list(loggers)
+class Relay(Logger):
+    """Tells others all that it hears."""
 
     def start(self, info: RunInfo) -> None:
         self._tell("start", info)
@@ -87,11 +102,17 @@ class Loggers(Logger):
     def finish(self, metrics: dict[str, float] | None) -> None:
         self._tell("finish", metrics)
 
+    @abstractmethod
+    def _tell(self, method: str, *values: Any) -> None: ...
+
+
+class Loggers(Relay):
+    """Several as one."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        super().__init__()
+        self._loggers = loggers
+
     def _tell(self, method: str, *values: Any) -> None:
-        for logger in list(self._on):
-            try:
-                getattr(logger, method)(*values)
-            except Exception as error:  # whatever goes wrong with a logger, the run goes on
-                self._on.remove(logger)
-                name = type(logger).__name__
-                log.warning("%s is off for the rest of this run: %s: %s", name, type(error).__name__, one_line(error))
+        for logger in self._loggers:
+            getattr(logger, method)(*values)

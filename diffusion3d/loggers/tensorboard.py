@@ -7,72 +7,61 @@ from typing import Any
 
 from PIL import Image
 
-from diffusion3d.loggers.background import Background
-from diffusion3d.loggers.base import RunInfo
+from diffusion3d.loggers.base import Logger, RunInfo
 
 
-class TensorBoardLogger(Background):
+class TensorBoardLogger(Logger):
     """Figures, pictures and the GIFs that stand beside videos; a sweep's jobs fill the HPARAMS page with what it varies."""
 
     label = "TensorBoard"
     extra = "loggers"
 
     def __init__(self, finish_seconds: float = 8.0) -> None:
-        """
-        Args:
-            finish_seconds: how long `finish` may wait.
-        """
         super().__init__(finish_seconds)
+        self._writer: Any = None
         self._swept: dict[str, Any] = {}
         self._gifs: dict[str, Path] = {}
         self._last = 0
 
-    def open(self, info: RunInfo) -> Any:
+    def start(self, info: RunInfo) -> None:
         from torch.utils.tensorboard import FileWriter
 
         self._swept = {key: _plain(value) for key, value in info.swept.items()}
-        return FileWriter(str(info.directory / "tensorboard"))
+        self._writer = FileWriter(str(info.directory / "tensorboard"))
 
     def resume(self, step: int) -> None:
         self._last = step - 1
-        self.put(lambda writer: _forget(writer, step))
+        _forget(self._writer, step)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self._last = step
-
-        def action(writer: Any) -> None:
-            from torch.utils.tensorboard.summary import scalar
-
-            for name, value in metrics.items():
-                writer.add_summary(scalar(name, value), step)
-
-        self.put(action)
+        self._scalars(metrics)
 
     def image(self, step: int | None, name: str, path: Path) -> None:
-        at = self._last if step is None else step
-        self.put(lambda writer: writer.add_summary(_picture(name, path), at))
+        self._writer.add_summary(_picture(name, path), self._last if step is None else step)
 
     def video(self, name: str, path: Path) -> None:
         self._gifs[name] = path.with_suffix(".gif")
 
-    def close(self, metrics: dict[str, float] | None) -> None:
-        at = self._last
+    def finish(self, metrics: dict[str, float] | None) -> None:
+        from torch.utils.tensorboard.summary import hparams
 
-        def action(writer: Any) -> None:
-            from torch.utils.tensorboard.summary import hparams, scalar
+        for name, path in self._gifs.items():
+            if path.exists():
+                self._writer.add_summary(_picture(name, path), self._last)
+        final = {f"final/{name}": value for name, value in (metrics or {}).items()}
+        self._scalars(final)
+        if self._swept and final:
+            for summary in hparams(self._swept, final):
+                self._writer.add_summary(summary, None)
+        self._writer.close()
 
-            for name, path in self._gifs.items():
-                if path.exists():
-                    writer.add_summary(_picture(name, path), at)
-            final = {f"final/{name}": value for name, value in (metrics or {}).items()}
-            for name, value in final.items():
-                writer.add_summary(scalar(name, value), at)
-            if self._swept and final:
-                for summary in hparams(self._swept, final):
-                    writer.add_summary(summary, None)
-            writer.close()
+    def _scalars(self, metrics: dict[str, float]) -> None:
+        """Of the last step."""
+        from torch.utils.tensorboard.summary import scalar
 
-        self.put(action)
+        for name, value in metrics.items():
+            self._writer.add_summary(scalar(name, value), self._last)
 
 
 def _plain(value: Any) -> Any:

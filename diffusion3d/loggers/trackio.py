@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffusion3d.loggers.background import Background
-from diffusion3d.loggers.base import RunInfo
+from diffusion3d.loggers.base import Logger, RunInfo
 
 
-class TrackioLogger(Background):
+class TrackioLogger(Logger):
     """One trackio run per run directory, in trackio's database on this machine (TRACKIO_DIR); a resumed run goes on."""
 
     label = "trackio"
@@ -19,16 +18,17 @@ class TrackioLogger(Background):
         """
         Args:
             project: trackio's project.
-            finish_seconds: how long `finish` may wait.
+            finish_seconds: how long the end of a run may wait for it.
         """
         super().__init__(finish_seconds)
         self.project = project
+        self._run: Any = None
         self._last = 0
 
-    def open(self, info: RunInfo) -> Any:
+    def start(self, info: RunInfo) -> None:
         import trackio
 
-        return trackio.init(
+        self._run = trackio.init(
             project=self.project,
             name=f"{info.directory.name}_{info.id}",
             group=info.group,
@@ -44,24 +44,20 @@ class TrackioLogger(Background):
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self._last = step
-        self.put(lambda run: run.log(metrics, step=step))
+        self._run.log(metrics, step=step)
 
     def image(self, step: int | None, name: str, path: Path) -> None:
-        self._media(name, "Image", path, self._last if step is None else step)
+        self._media("Image", name, path, self._last if step is None else step)
 
     def video(self, name: str, path: Path) -> None:
-        self._media(name, "Video", path, self._last)
+        self._media("Video", name, path, self._last)
 
-    def close(self, metrics: dict[str, float] | None) -> None:
+    def finish(self, metrics: dict[str, float] | None) -> None:
         if metrics is not None:
-            final = {f"final/{name}": value for name, value in metrics.items()}
-            self.put(lambda run: run.log(final, step=self._last))
-        self.put(lambda run: run.finish())
+            self._run.log({f"final/{name}": value for name, value in metrics.items()}, step=self._last)
+        self._run.finish()
 
-    def _media(self, name: str, kind: str, path: Path, step: int) -> None:
-        def action(run: Any) -> None:
-            import trackio
+    def _media(self, kind: str, name: str, path: Path, step: int) -> None:
+        import trackio
 
-            run.log({name: getattr(trackio, kind)(str(path))}, step=step)
-
-        self.put(action)
+        self._run.log({name: getattr(trackio, kind)(str(path))}, step=step)

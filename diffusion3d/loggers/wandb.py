@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import netrc
 import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-from diffusion3d.errors import UserError, one_line
-from diffusion3d.loggers.background import Background
-from diffusion3d.loggers.base import RunInfo
+from diffusion3d.errors import UserError
+from diffusion3d.loggers.base import Logger, RunInfo
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +18,7 @@ TABLE = "results"
 """A table of one row: the prompt, the variant, the media of the result and its final metrics. W&B joins those of all runs."""
 
 
-class WandbLogger(Background):
+class WandbLogger(Logger):
     """One W&B run per run directory. A resumed run keeps its id; offline that makes a second segment of it.
 
     What a sweep varies is in the W&B config as `sweep/KEY`, for its columns, groups and filters.
@@ -37,7 +34,7 @@ class WandbLogger(Background):
             project: the W&B project.
             entity: user or team, None for the account's default.
             mode: "auto" is the environment's WANDB_MODE, else online when there is a key, else offline.
-            finish_seconds: how long `finish` may wait.
+            finish_seconds: how long the end of a run may wait for it.
 
         Raises:
             UserError: no such mode.
@@ -47,17 +44,14 @@ class WandbLogger(Background):
         super().__init__(finish_seconds)
         self.project, self.entity, self.mode = project, entity, mode
         self._wandb: Any = None
+        self._run: Any = None
         self._row: dict[str, Any] = {}
-        self._media: dict[str, tuple[str, Path]] = {}
+        self._media: dict[str, Any] = {}
 
-    def open(self, info: RunInfo) -> Any:
+    def start(self, info: RunInfo) -> None:
         import wandb
 
         self._wandb = wandb
-        wandb.setup()  # starts its service
-        if self._off:
-            self.abandon()  # there was nothing to abandon before
-            raise TimeoutError("given up")
         self._row = {"prompt": info.config.get("prompt"), "variant": variant(info)}
         mode: Any = (
             self.mode
@@ -71,9 +65,8 @@ class WandbLogger(Background):
             disable_code=True,
             disable_job_creation=True,
             init_timeout=60,
-            reinit="create_new",  # a sweep's jobs share a process: each has its own run, even if the last one hangs
         )
-        run = wandb.init(
+        self._run = wandb.init(
             project=self.project,
             entity=self.entity,
             mode=mode,
@@ -88,58 +81,35 @@ class WandbLogger(Background):
             settings=settings,
         )
         if mode == "online":
-            log.info("W&B: %s", run.url)
-        return run
+            log.info(self._run.url)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        self.put(lambda run: run.log(metrics, step=step))
+        self._run.log(metrics, step=step)
 
     def image(self, step: int | None, name: str, path: Path) -> None:
+        picture = self._wandb.Image(str(path))
         if step is None:
-            self._media[name] = ("Image", path)
-        self.put(lambda run: run.log({name: self._wandb.Image(str(path))}, step=step))
+            self._media[name] = picture
+        self._run.log({name: picture}, step=step)
 
     def video(self, name: str, path: Path) -> None:
-        self._media[name] = ("Video", path)
-        self.put(lambda run: run.log({name: self._video(path)}))
+        self._media[name] = self._wandb.Video(str(path), format=path.suffix[1:])
+        self._run.log({name: self._media[name]})
 
     def artifact(self, name: str, path: Path) -> None:
-        def action(run: Any) -> None:
-            artifact = self._wandb.Artifact(re.sub(r"[^\w.-]", "-", f"{run.id}-{name}"), type=name)
-            artifact.add_file(str(path))
-            run.log_artifact(artifact)
+        artifact = self._wandb.Artifact(re.sub(r"[^\w.-]", "-", f"{self._run.id}-{name}"), type=name)
+        artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
 
-        self.put(action)
-
-    def close(self, metrics: dict[str, float] | None) -> None:
+    def finish(self, metrics: dict[str, float] | None) -> None:
         if metrics is not None:
-            final = {f"final/{name}": value for name, value in metrics.items()}
-            self.put(lambda run: run.summary.update(final))
-            self.put(lambda run: run.log({TABLE: self._table(metrics)}))
-        self.put(lambda run: run.finish(exit_code=0 if metrics is not None else 1))
+            self._run.summary.update({f"final/{name}": value for name, value in metrics.items()})
+            row = {**self._row, **self._media, **metrics}
+            self._run.log({TABLE: self._wandb.Table(columns=list(row), data=[list(row.values())])})
+        self._run.finish(exit_code=0 if metrics is not None else 1)
 
-    def leftovers(self) -> str:
-        return f"; what it has can be sent by: wandb sync {self.directory}/wandb/*run-*"
-
-    def abandon(self) -> None:
-        """At exit wandb would wait for its service, without limit if a server is silent."""
-        try:
-            from wandb.sdk import wandb_setup
-
-            setup = wandb_setup._singleton  # singleton() waits for a lock that is held while the service starts
-            connection = setup and setup._connection
-            if connection and connection._cleanup:
-                connection._cleanup()
-        except Exception as error:  # no public way to do this: where wandb has changed, its exit may take longer
-            log.debug("wandb's service was not let go: %s", one_line(error))
-
-    def _video(self, path: Path) -> Any:
-        return self._wandb.Video(str(path), format=path.suffix[1:])
-
-    def _table(self, metrics: dict[str, float]) -> Any:
-        make = {"Image": lambda path: self._wandb.Image(str(path)), "Video": self._video}
-        row = {**self._row, **{name: make[kind](path) for name, (kind, path) in self._media.items()}, **metrics}
-        return self._wandb.Table(columns=list(row), data=[list(row.values())])
+    def leftovers(self, directory: Path) -> str:
+        return f"; what it has can be sent by: wandb sync {directory}/wandb/*run-*"
 
 
 def variant(info: RunInfo) -> str:
@@ -154,11 +124,8 @@ def column(key: str) -> str:
 
 
 def _logged_in(wandb: Any) -> bool:
-    """Whether there is a W&B key, in the environment or in the netrc file, for the host in use (`wandb login --host`)."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(str(wandb.setup().settings.base_url)).hostname or ""
+    """Whether W&B finds a key for the host in use, as its own commands do."""
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+        return bool(wandb.login(verify=False))
+    except wandb.errors.UsageError:
         return False

@@ -101,7 +101,9 @@ class Run:
         """Make the loggers of the config."""
         from hydra.utils import instantiate
 
-        self._loggers = Loggers([instantiate(node) for node in self.config.logger.values()])
+        from diffusion3d.loggers.background import Background
+
+        self._loggers = Loggers([Background(instantiate(node)) for node in self.config.logger.values()])
         self._loggers.start(self._info)
 
     def __enter__(self) -> Run:

@@ -25,7 +25,7 @@ def test_event_files_hold_everything(tmp_path):
     picture.save(tmp_path / "rgb.gif", save_all=True, append_images=[Image.new("RGB", (6, 4))])
     swept = {"guidance": "vsd", "task.steps": 6, "x": None}
     for steps in (range(4), range(2, 6)):  # resumed at 2
-        logger = TensorBoardLogger(finish_seconds=60)
+        logger = TensorBoardLogger()
         logger.start(RunInfo("abc", tmp_path, {}, "distill", "sweep", [], swept))
         if steps[0]:
             logger.resume(steps[0])
@@ -56,7 +56,7 @@ def test_event_files_hold_everything(tmp_path):
 def test_nothing_of_a_fresh_run_is_void_and_a_resumed_one_without_steps_ends_where_it_was(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "grid.png")
     for first in (0, 3):
-        logger = TensorBoardLogger(finish_seconds=60)
+        logger = TensorBoardLogger()
         logger.start(RunInfo("abc", tmp_path, {}, "distill"))
         if first:
             logger.resume(first)

@@ -21,7 +21,7 @@ logging.basicConfig()
 directory = Path(sys.argv[1])
 info = RunInfo("abc123", directory, {"task": {"steps": 4}}, "distill", "my-sweep", ["one"], {"guidance": "vsd"})
 for segment in (range(2), range(2, 4), range(4, 4)):
-    logger = TrackioLogger("proj", finish_seconds=60)
+    logger = TrackioLogger("proj")
     logger.start(info)
     if segment.start:
         logger.resume(segment.start)

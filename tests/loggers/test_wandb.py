@@ -7,10 +7,10 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 import types
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 from PIL import Image
@@ -18,7 +18,6 @@ from PIL import Image
 import diffusion3d
 from diffusion3d.errors import RunError, UserError
 from diffusion3d.hydra_cli import sweep
-from diffusion3d.loggers import background
 from diffusion3d.loggers.base import RunInfo
 from diffusion3d.loggers.wandb import WandbLogger
 from diffusion3d.run import job
@@ -76,7 +75,7 @@ def test_an_offline_run_holds_everything(tmp_path):
     (tmp_path / "rgb.mp4").write_bytes(b"not really a video")
     (tmp_path / "scene.ply").write_bytes(b"ply")
     for segment in (range(2), range(2, 4)):
-        logger = WandbLogger("proj", finish_seconds=60)
+        logger = WandbLogger("proj")
         logger.start(info)
         for step in segment:
             logger.log(step, {"loss": step / 2, "seconds": 0.1})
@@ -145,84 +144,58 @@ def test_every_job_of_a_sweep_is_a_run_of_its_own(tmp_path, monkeypatch):
     assert len({run_id for run_id, _ in found.values()}) == 2
 
 
-class FakeRun:
-    id = "id"
-    url = "https://example.invalid"
+FAKE = """
+import time
 
-    def __init__(self, log):
-        self.log = log
+class Settings(dict): ...
+class Run:
+    id, url = "id", "https://example.invalid/a-run"
+    summary = {{}}
+    def log(self, metrics, step=None):
+        {log}
+    def finish(self, exit_code): ...
 
-    def finish(self, exit_code):
-        pass
-
-
-def install(monkeypatch, init=None, log=lambda *a, **k: None):
-    fake = types.ModuleType("wandb")
-    fake.calls = []
-
-    def record_init(**settings):
-        fake.calls.append(settings)
-        return FakeRun(log)
-
-    fake.init = init or record_init
-    fake.Settings = lambda **settings: settings
-    fake.setup = lambda: types.SimpleNamespace(settings=types.SimpleNamespace(base_url="https://api.wandb.ai"))
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    return fake
+def init(**settings):
+    {init}
+    return Run()
+"""
 
 
-def run_toy(directory, *overrides):
+def install(folder, monkeypatch, init="pass", log="pass"):
+    """A package named wandb that misbehaves as asked, found by the runs' logging processes before the real one."""
+    (folder / "packages").mkdir()
+    (folder / "packages" / "wandb.py").write_text(FAKE.format(init=init, log=log))
+    monkeypatch.syspath_prepend(folder / "packages")
+
+
+def run_toy(directory, *overrides, wait=60):
     typed = [f"hydra.searchpath=[{CONFIGS}]", "task=toy", f"hydra.run.dir={directory}", *overrides]
-    return diffusion3d.run([*typed, "logger.wandb.finish_seconds=0.5"])
-
-
-def explode(*arguments, **settings):
-    raise RuntimeError("the server\nis on fire")
+    return diffusion3d.run([*typed, f"logger.wandb.finish_seconds={wait}", "logger.wandb.mode=online"])
 
 
 @pytest.mark.parametrize("where", ["init", "log"])
 def test_an_error_in_wandb_is_one_warning_and_the_run_goes_on(where, monkeypatch, tmp_path, caplog):
-    install(monkeypatch, **{where: explode})
+    install(tmp_path, monkeypatch, **{where: 'raise RuntimeError("the server\\nis on fire")'})
     assert run_toy(tmp_path / "run")["norm"] > 0
     warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 1
-    assert "W&B is off for the rest of this run: RuntimeError: the server is on fire" in warnings[0]
+    assert "W&B is off for the rest of this run: RuntimeError: the server is on fire; what it has" in warnings[0]
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 41
 
 
 @pytest.mark.parametrize("where", ["init", "log"])
 def test_a_wandb_that_hangs_costs_no_more_than_finish_seconds(where, monkeypatch, tmp_path, caplog):
-    freed = threading.Event()
-    install(monkeypatch, **{where: lambda *a, **k: freed.wait(30)})
+    install(tmp_path, monkeypatch, **{where: "time.sleep(600)"})
     begin = time.monotonic()
-    run_toy(tmp_path / "run")
+    run_toy(tmp_path / "run", wait=0.5)
     assert time.monotonic() - begin < 10
-    freed.set()
     assert "it did not finish within 0.5 s; what it has can be sent by: wandb sync" in caplog.text
 
 
-def test_giving_up_waits_for_no_lock_of_wandb():
-    """wandb holds it while its service starts."""
-    from wandb.sdk import wandb_setup
-
-    with wandb_setup._singleton_lock:
-        thread = threading.Thread(target=WandbLogger("proj").abandon, daemon=True)
-        thread.start()
-        thread.join(5)
-        assert not thread.is_alive()
-
-
-def test_a_service_that_starts_after_wandb_was_given_up_is_abandoned(monkeypatch, tmp_path):
-    fake, freed, times = install(monkeypatch), threading.Event(), []
-    made = fake.setup()
-    fake.setup = lambda: made if freed.wait(30) else None
-    monkeypatch.setattr(WandbLogger, "abandon", lambda self: times.append(freed.is_set()))
-    logger = WandbLogger("proj", mode="offline", finish_seconds=0.1)
-    logger.start(RunInfo("id", tmp_path, {}, "toy", None, [], {}))
-    logger.finish(None)
-    freed.set()
-    logger._thread.join(10)
-    assert times == [False, True]
+def test_people_are_told_where_an_online_run_is_to_be_seen(monkeypatch, tmp_path, caplog):
+    install(tmp_path, monkeypatch)
+    run_toy(tmp_path / "run", "task.steps=2")
+    assert "W&B: https://example.invalid/a-run" in caplog.messages
 
 
 def test_a_silent_server_does_not_hold_the_process(tmp_path):
@@ -250,47 +223,55 @@ def test_a_silent_server_does_not_hold_the_process(tmp_path):
     assert time.monotonic() - begin < 40, "wandb alone would wait a minute and more"
 
 
-def test_a_wandb_that_falls_behind_is_switched_off(monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(background, "QUEUE_LENGTH", 5)
-    freed = threading.Event()
-    install(monkeypatch, log=lambda *a, **k: freed.wait(30))
-    run_toy(tmp_path / "run")
-    freed.set()
-    assert "it is 5 entries behind" in caplog.text
-
-
-def test_a_missing_wandb_is_a_warning(monkeypatch, tmp_path, caplog):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    run_toy(tmp_path / "run", "task.steps=2")
-    assert "W&B is off" in caplog.text
-
-
 @pytest.mark.parametrize(
-    ("key", "variable", "asked", "expected"),
-    [
-        (None, None, "auto", "offline"),
-        ("environment", None, "auto", "online"),
-        ("netrc", None, "auto", "online"),
-        ("environment", "offline", "auto", "offline"),
-        (None, "disabled", "auto", "disabled"),
-        ("environment", None, "offline", "offline"),
-    ],
+    ("variable", "asked", "expected"),
+    [("offline", "auto", "offline"), ("disabled", "auto", "disabled"), (None, "offline", "offline")],
 )
-def test_online_when_logged_in_offline_otherwise(key, variable, asked, expected, monkeypatch, tmp_path):
-    if key == "environment":
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    if key == "netrc":
-        file = tmp_path / "netrc"
-        file.write_text(f"machine api.wandb.ai login user password {'0' * 40}\n")
-        file.chmod(0o600)
-        monkeypatch.setenv("NETRC", str(file))
+def test_the_mode_is_the_configs_else_the_environments(variable, asked, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     if variable is not None:
         monkeypatch.setenv("WANDB_MODE", variable)
-    fake = install(monkeypatch)
-    logger = WandbLogger("p", mode=asked)
-    logger.start(RunInfo("i", tmp_path, {}, "distill"))
-    logger.finish(None)
-    assert fake.calls[0]["mode"] == expected
+    assert mode(asked, tmp_path) == expected
+
+
+def mode(asked, folder):
+    """What a logger that is asked for this mode asks W&B for, in this process."""
+    import wandb
+
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wandb, "init", lambda **settings: calls.append(settings) or types.SimpleNamespace(url=""))
+        WandbLogger("p", mode=asked).start(RunInfo("i", folder, {}, "distill"))
+    return calls[0]["mode"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [None, "environment", "netrc", "netrc of W&B's former host"])
+def test_online_when_logged_in_offline_otherwise(key, monkeypatch, tmp_path):
+    if key == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    elif key is not None:
+        host = "api.wandb.ai" if "former" in key else urlparse(wandb_host()).hostname
+        (tmp_path / "netrc").write_text(f"machine {host} login user password {'0' * 40}\n")
+        (tmp_path / "netrc").chmod(0o600)
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    program = "import sys, pathlib, test_wandb; print(test_wandb.mode('auto', pathlib.Path(sys.argv[1])))"
+    path = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, CONFIGS.parent, CONFIGS.parent.parent))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split()[-1:] == ["offline" if key is None else "online"], done.stderr
+
+
+def wandb_host():
+    import wandb
+
+    return wandb.Settings().base_url
 
 
 def test_unknown_modes_are_refused():
