@@ -1,4 +1,4 @@
-"""Runs a logger in a process of its own, so that nothing it does can stop, slow or lose a run."""
+"""Runs loggers in processes of their own, so that nothing they do can stop, slow or lose a run."""
 
 from __future__ import annotations
 
@@ -10,142 +10,190 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from operator import methodcaller
+from pathlib import Path
 from typing import Any
 
 from diffusion3d.errors import one_line
-from diffusion3d.loggers.base import Logger, Relay, RunInfo
+from diffusion3d.loggers.base import Logger, RunInfo
 
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH = 10_000
-FORWARDED = (signal.SIGINT, signal.SIGTERM)
-"""Signals that are the run's to answer: it says how the logger ends."""
+NICE = 10
+"""Added to a process's niceness: while the run computes on all cores, its loggers wait for what it leaves."""
+IGNORED = (signal.SIGINT, signal.SIGTERM)
+"""Signals that are the run's to answer; it says how a logger ends."""
+POLL_SECONDS = 0.2
+LAST_SECONDS = 8.0
+"""For a logger to finish in when its run is gone."""
+PROGRAM = """
+import sys
+sys.path[:] = filter(None, sys.path)
+from multiprocessing.connection import Connection
+connection = Connection(int(sys.argv[1]))
+sys.path[:], sys.argv[:] = connection.recv()
+from diffusion3d.loggers.background import main
+main(connection)
+"""
+"""Finds modules where the run does, and looks for none in the working directory if the run does not."""
 
 Call = tuple[str, tuple[Any, ...]]
 """A method of a logger, and its arguments."""
-Answer = tuple[list[tuple[int, str]], str | None]
-"""What was said meanwhile, as (level, message), and what went wrong."""
 
 
-class Background(Relay):
-    """Starts a process, gives it a copy of the logger, and passes on there, in turn, what it is told.
+class Loggers(Logger):
+    """Several as one: each is copied to a process of its own and hears there, in turn, all that this one hears.
 
-    All methods but `finish` return at once. If the logger raises, if its process dies or if it falls behind, it is off for the
-    rest of the run, with one warning.
+    All methods but `finish` return at once. A logger that raises, whose process dies or that falls behind is off for the rest
+    of the run, with one warning.
     """
 
-    def __init__(self, logger: Logger) -> None:
-        super().__init__(logger.finish_seconds)
-        self.logger, self.label = logger, logger.label
-        self._calls: queue.Queue[Call | None] = queue.Queue(QUEUE_LENGTH)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._thread: threading.Thread | None = None
-        self._off = False
-        self._leftovers = ""
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self._processes = [_Process(logger) for logger in loggers]
 
     def start(self, info: RunInfo) -> None:
-        self._leftovers = self.logger.leftovers(info.directory)
-        self._thread = threading.Thread(target=self._work, name=self.label, daemon=True)
-        self._thread.start()
-        super().start(info)
+        for process in self._processes:
+            process.directory = info.directory
+        self._tell("start", info)
+
+    def resume(self, step: int) -> None:
+        self._tell("resume", step)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self._tell("log", step, metrics)
+
+    def image(self, step: int | None, name: str, path: Path) -> None:
+        self._tell("image", step, name, path)
+
+    def video(self, name: str, path: Path) -> None:
+        self._tell("video", name, path)
+
+    def artifact(self, name: str, path: Path) -> None:
+        self._tell("artifact", name, path)
 
     def finish(self, metrics: dict[str, float] | None) -> None:
-        super().finish(metrics)
-        self._put(None)
-        if self._thread is not None:
-            self._thread.join(self.finish_seconds)
-            if self._thread.is_alive():
-                self._give_up(f"it did not finish within {self.finish_seconds:g} s")
+        """Waits for each no longer than its `finish_seconds`, and for all at once."""
+        begin = time.monotonic()
+        self._tell("finish", metrics)
+        for process in self._processes:
+            process.wait(begin)
 
     def _tell(self, method: str, *values: Any) -> None:
-        self._put((method, values))
+        for process in self._processes:
+            process.tell(method, values)
 
-    def _put(self, call: Call | None) -> None:
+
+class _Process:
+    """A logger in a process of its own, and the thread that talks with it."""
+
+    def __init__(self, logger: Logger) -> None:
+        self.logger, self.directory = logger, Path()
+        self._off = False
+        self._calls: queue.Queue[Call] = queue.Queue(QUEUE_LENGTH)
+        self._thread = threading.Thread(target=self._work, name=logger.label, daemon=True)
+        self._thread.start()
+
+    def tell(self, method: str, values: tuple[Any, ...]) -> None:
         if self._off:
             return
         try:
-            self._calls.put_nowait(call)
+            self._calls.put_nowait((method, values))
         except queue.Full:
             self._give_up(f"it is {QUEUE_LENGTH} entries behind")
+
+    def wait(self, begin: float) -> None:
+        """For its end, which was asked for at this time."""
+        seconds = self.logger.finish_seconds
+        if not self._off:
+            self._thread.join(max(0.0, begin + seconds - time.monotonic()))
+        if self._thread.is_alive():
+            self._give_up(f"it did not finish within {seconds:g} s")
 
     def _give_up(self, reason: str) -> None:
         if not self._off:
             self._off = True
-            log.warning("%s is off for the rest of this run: %s%s", self.label, reason, self._leftovers)
-            if self._process is not None:
-                self._process.kill()
+            leftovers = self.logger.leftovers.replace("{directory}", str(self.directory))
+            log.warning("%s is off for the rest of this run: %s%s", self.logger.label, reason, leftovers)
 
     def _work(self) -> None:
-        ours, theirs = Pipe()
+        process = None
         try:
-            self._process = _start(theirs)
-            theirs.close()
-            ours.send(self.logger)
-            while (call := self._calls.get()) is not None and not self._off:
-                ours.send(call)
-                said, wrong = ours.recv()
-                for level, message in said:
-                    log.log(level, "%s: %s", self.label, message)
-                if wrong is not None:
-                    self._give_up(wrong)
+            ours, theirs = Pipe()
+            with ours:
+                with theirs:
+                    process = _start(theirs)
+                ours.send(([entry for entry in sys.path if isinstance(entry, str)], sys.argv))
+                ours.send(self.logger)
+                while not self._off:
+                    method, values = self._calls.get()
+                    ours.send((method, values))
+                    self._hear(ours)
+                    if method == "finish":
+                        break
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            self._give_up("its process ended")
+            self._give_up(f"its process ended{'' if process is None else f' with exit code {process.wait()}'}")
         except Exception as error:  # whatever goes wrong with it, the run goes on
             self._give_up(f"{type(error).__name__}: {one_line(error)[:200]}")
-        finally:
-            ours.close()
-            if self._process is not None:
-                if self._off:
-                    self._process.kill()  # it was given up while it started
-                self._process.wait()
+        if process is not None:
+            process.wait()  # the closed pipe ends it
+
+    def _hear(self, connection: Connection) -> None:
+        while not connection.poll(POLL_SECONDS):
+            if self._off:
+                return
+        said, wrong = connection.recv()
+        for level, message in said:
+            log.log(level, "%s: %s", self.logger.label, message)
+        if wrong is not None:
+            self._give_up(wrong)
 
 
 def _start(connection: Connection) -> subprocess.Popen[bytes]:
-    """A process that runs `main` with this end of the pipe; it finds what is imported where this one does."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, str(connection.fileno())],
+        [sys.executable, "-c", PROGRAM, str(connection.fileno())],
         pass_fds=[connection.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path},
     )
 
 
 def main(connection: Connection) -> None:
-    """Have a logger do what the run tells it, until it has finished."""
-    for number in FORWARDED:
+    """Have the logger that comes first do what comes then, until it has finished, or as well as it can when the run is gone."""
+    os.nice(NICE)
+    for number in IGNORED:
         signal.signal(number, lambda *_: None)
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    finished = threading.Event()
-    threading.Thread(target=_listen, args=[connection, inbox, finished], daemon=True).start()
+    threading.Thread(target=_listen, args=[connection, inbox], daemon=True).start()
     said = _Said()
     logging.getLogger("diffusion3d").addHandler(said)
     logging.getLogger("diffusion3d").setLevel(logging.INFO)
-    logger = None
+    logger, wrong = _try(pickle.loads, inbox.get())
+    method = ""
+    while method != "finish":
+        method, values = pickle.loads(inbox.get())
+        if wrong is None or method == "finish":
+            _, wrong = _try(methodcaller(method, *values), logger)
+        with suppress(OSError):
+            connection.send((said.taken(), wrong))
+
+
+def _try(action: Callable[[Any], Any], subject: Any) -> tuple[Any, str | None]:
+    """(what the action gives, None), or (None, one line about what went wrong)."""
     try:
-        logger = pickle.loads(inbox.get())
-        while not finished.is_set():
-            method, values = pickle.loads(inbox.get())
-            getattr(logger, method)(*values)
-            if method == "finish":
-                finished.set()
-            connection.send((said.taken(), None))
+        return action(subject), None
     except ImportError as error:
-        extra = getattr(logger, "extra", None)
-        _fail(connection, one_line(error) + (f"; it comes with: pip install 'diffusion3d[{extra}]'" if extra else ""))
-    except Exception as error:
-        _fail(connection, f"{type(error).__name__}: {one_line(error)[:200]}")
-
-
-def _fail(connection: Connection, wrong: str) -> None:
-    connection.send(([], wrong))
-    threading.Event().wait()  # for the run, which ends this process
+        extra = getattr(subject, "extra", None)
+        return None, one_line(error) + (f"; it comes with: pip install 'diffusion3d[{extra}]'" if extra else "")
+    except BaseException as error:
+        return None, f"{type(error).__name__}: {one_line(error)[:200]}"
 
 
 class _Said(logging.Handler):
@@ -163,14 +211,11 @@ class _Said(logging.Handler):
         return records
 
 
-def _listen(connection: Connection, inbox: queue.SimpleQueue[bytes], finished: threading.Event) -> None:
-    """Receive until the run is gone; then the process goes, too, whatever hangs in it, unless it is ending anyway."""
+def _listen(connection: Connection, inbox: queue.SimpleQueue[bytes]) -> None:
+    """Receive until the run is gone; then the logger is to finish, and its process ends soon, whatever hangs in it."""
     with suppress(EOFError, OSError):
         while True:
             inbox.put(connection.recv_bytes())
-    if not finished.is_set():
-        os._exit(1)
-
-
-if __name__ == "__main__":
-    main(Connection(int(sys.argv[1])))
+    inbox.put(pickle.dumps(("finish", (None,))))
+    time.sleep(LAST_SECONDS)
+    os._exit(1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ class RunInfo:
         job_type: the kind of task.
         group: the name that the jobs of one sweep share; None outside sweeps.
         swept: {key or group: value or choice} of what the sweep varies.
+        process: the id of the run's process.
     """
 
     id: str
@@ -29,6 +30,7 @@ class RunInfo:
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     swept: Mapping[str, Any] = field(default_factory=dict)
+    process: int = field(default_factory=os.getpid)
 
 
 class Logger:
@@ -39,18 +41,14 @@ class Logger:
     Attributes:
         label: its name for people.
         extra: the optional dependencies of this package that it needs.
+        leftovers: of a logger that was given up: what to do about it, `{directory}` being the run's.
         finish_seconds: how long the end of a run may wait for it.
     """
 
     label = "a logger"
     extra: str | None = None
-
-    def __init__(self, finish_seconds: float = 8.0) -> None:
-        """
-        Args:
-            finish_seconds: how long the end of a run may wait for it.
-        """
-        self.finish_seconds = finish_seconds
+    leftovers = ""
+    finish_seconds = 8.0
 
     def start(self, info: RunInfo) -> None:
         """Called once, before all others."""
@@ -72,47 +70,3 @@ class Logger:
 
     def finish(self, metrics: dict[str, float] | None) -> None:
         """The end, with the final metrics, or None for a run that stopped early."""
-
-    def leftovers(self, directory: Path) -> str:
-        """A clause about what was not sent of a run in this directory, when the logger was given up."""
-        return ""
-
-
-class Relay(Logger):
-    """Tells others all that it hears."""
-
-    def start(self, info: RunInfo) -> None:
-        self._tell("start", info)
-
-    def resume(self, step: int) -> None:
-        self._tell("resume", step)
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._tell("log", step, metrics)
-
-    def image(self, step: int | None, name: str, path: Path) -> None:
-        self._tell("image", step, name, path)
-
-    def video(self, name: str, path: Path) -> None:
-        self._tell("video", name, path)
-
-    def artifact(self, name: str, path: Path) -> None:
-        self._tell("artifact", name, path)
-
-    def finish(self, metrics: dict[str, float] | None) -> None:
-        self._tell("finish", metrics)
-
-    @abstractmethod
-    def _tell(self, method: str, *values: Any) -> None: ...
-
-
-class Loggers(Relay):
-    """Several as one."""
-
-    def __init__(self, loggers: Sequence[Logger]) -> None:
-        super().__init__()
-        self._loggers = loggers
-
-    def _tell(self, method: str, *values: Any) -> None:
-        for logger in self._loggers:
-            getattr(logger, method)(*values)

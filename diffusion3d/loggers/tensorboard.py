@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,63 +18,67 @@ class TensorBoardLogger(Logger):
     extra = "loggers"
 
     def __init__(self, finish_seconds: float = 8.0) -> None:
-        super().__init__(finish_seconds)
+        """
+        Args:
+            finish_seconds: how long the end of a run may wait for it.
+        """
+        self.finish_seconds = finish_seconds
         self._writer: Any = None
         self._swept: dict[str, Any] = {}
         self._gifs: dict[str, Path] = {}
         self._last = 0
 
     def start(self, info: RunInfo) -> None:
-        from torch.utils.tensorboard import FileWriter
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._swept = {key: _plain(value) for key, value in info.swept.items()}
-        self._writer = FileWriter(str(info.directory / "tensorboard"))
+        self._writer = EventFileWriter(str(info.directory / "tensorboard"))
 
     def resume(self, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
         self._last = step - 1
-        _forget(self._writer, step)
+        self._add(step, file_version="brain.Event:2")
+        self._add(step, session_log=SessionLog(status=SessionLog.START))  # TensorBoard drops this step and later ones
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self._last = step
         self._scalars(metrics)
 
     def image(self, step: int | None, name: str, path: Path) -> None:
-        self._writer.add_summary(_picture(name, path), self._last if step is None else step)
+        self._add(self._last if step is None else step, summary=_picture(name, path))
 
     def video(self, name: str, path: Path) -> None:
         self._gifs[name] = path.with_suffix(".gif")
 
     def finish(self, metrics: dict[str, float] | None) -> None:
-        from torch.utils.tensorboard.summary import hparams
-
         for name, path in self._gifs.items():
             if path.exists():
-                self._writer.add_summary(_picture(name, path), self._last)
+                self._add(self._last, summary=_picture(name, path))
         final = {f"final/{name}": value for name, value in (metrics or {}).items()}
         self._scalars(final)
         if self._swept and final:
+            from torch.utils.tensorboard.summary import hparams
+
             for summary in hparams(self._swept, final):
-                self._writer.add_summary(summary, None)
+                self._add(None, summary=summary)
         self._writer.close()
 
     def _scalars(self, metrics: dict[str, float]) -> None:
         """Of the last step."""
-        from torch.utils.tensorboard.summary import scalar
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-        for name, value in metrics.items():
-            self._writer.add_summary(scalar(name, value), self._last)
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._add(self._last, summary=Summary(value=values))
+
+    def _add(self, step: int | None, **what: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.add_event(Event(wall_time=time.time(), step=step, **what))
 
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def _forget(writer: Any, step: int) -> None:
-    """What was logged for this step and later ones, before a resume, is void."""
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-    writer.add_event(Event(file_version="brain.Event:2"), step=step)
-    writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step=step)
 
 
 def _picture(name: str, path: Path) -> Any:

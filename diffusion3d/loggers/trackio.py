@@ -20,8 +20,7 @@ class TrackioLogger(Logger):
             project: trackio's project.
             finish_seconds: how long the end of a run may wait for it.
         """
-        super().__init__(finish_seconds)
-        self.project = project
+        self.project, self.finish_seconds = project, finish_seconds
         self._run: Any = None
         self._last = 0
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
-from diffusion3d.errors import UserError
+from diffusion3d.errors import UserError, one_line
 from diffusion3d.loggers.base import Logger, RunInfo
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class WandbLogger(Logger):
     """
 
     label = "W&B"
+    leftovers = "; what it has can be sent by: wandb sync {directory}/wandb/*run-*"
 
     def __init__(
         self, project: str, entity: str | None = None, mode: str = "auto", finish_seconds: float = 8.0
@@ -41,8 +43,8 @@ class WandbLogger(Logger):
         """
         if mode not in MODES:
             raise UserError(f"logger.wandb.mode={mode} is not one of {', '.join(MODES)}")
-        super().__init__(finish_seconds)
         self.project, self.entity, self.mode = project, entity, mode
+        self.finish_seconds = finish_seconds
         self._wandb: Any = None
         self._run: Any = None
         self._row: dict[str, Any] = {}
@@ -65,6 +67,8 @@ class WandbLogger(Logger):
             disable_code=True,
             disable_job_creation=True,
             init_timeout=60,
+            x_stats_pid=info.process,
+            stop_fn=lambda: os.kill(info.process, signal.SIGINT),
         )
         self._run = wandb.init(
             project=self.project,
@@ -108,9 +112,6 @@ class WandbLogger(Logger):
             self._run.log({TABLE: self._wandb.Table(columns=list(row), data=[list(row.values())])})
         self._run.finish(exit_code=0 if metrics is not None else 1)
 
-    def leftovers(self, directory: Path) -> str:
-        return f"; what it has can be sent by: wandb sync {directory}/wandb/*run-*"
-
 
 def variant(info: RunInfo) -> str:
     """What makes a run another than those with the same prompt: `guidance=vsd seed=1`, outside sweeps its directory."""
@@ -125,7 +126,11 @@ def column(key: str) -> str:
 
 def _logged_in(wandb: Any) -> bool:
     """Whether W&B finds a key for the host in use, as its own commands do."""
+    wandb.setup(wandb.Settings(silent=True))  # else it asks the server who that is, to print it
     try:
         return bool(wandb.login(verify=False))
     except wandb.errors.UsageError:
+        return False
+    except wandb.errors.AuthenticationError as error:
+        log.warning("offline, for the key is none: %s", one_line(error))
         return False

@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 
 from diffusion3d.config import foreign_modules, resolved, save_config
 from diffusion3d.errors import UserError, unwritable
-from diffusion3d.loggers.base import Loggers, RunInfo
+from diffusion3d.loggers.background import Loggers
+from diffusion3d.loggers.base import RunInfo
 from diffusion3d.naming import numbered
 from diffusion3d.overrides import importing, save_overrides
 from diffusion3d.tasks.facts import peak_memory, reset_peak_memory, versions, write_json
@@ -101,9 +102,7 @@ class Run:
         """Make the loggers of the config."""
         from hydra.utils import instantiate
 
-        from diffusion3d.loggers.background import Background
-
-        self._loggers = Loggers([Background(instantiate(node)) for node in self.config.logger.values()])
+        self._loggers = Loggers([instantiate(node) for node in self.config.logger.values()])
         self._loggers.start(self._info)
 
     def __enter__(self) -> Run:

@@ -33,7 +33,7 @@ TOLD = ("log", "image", "video", "artifact", "save")
 
 def child(way: str, report: Path, overrides: list[str]) -> None:
     """Run the job in this process, with clocks around logging and checkpoints or without both."""
-    from diffusion3d.loggers.base import Loggers
+    from diffusion3d.loggers.background import Loggers
     from diffusion3d.run import run
     from diffusion3d.tasks.run_dir import Run
 

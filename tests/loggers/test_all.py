@@ -19,6 +19,7 @@ def test_a_run_ends_well_even_without_the_loggers_package(choice, tmp_path, monk
         (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('no {package}')")
     monkeypatch.syspath_prepend(tmp_path)
     typed = [f"hydra.searchpath=[{CONFIGS}]", "task=toy", f"logger={choice}", f"hydra.run.dir={tmp_path / 'run'}"]
+    typed += [f"logger.{name}.finish_seconds=60" for name in composed(f"logger={choice}").logger]
     assert diffusion3d.run([*typed, "task.steps=3"])["norm"] > 0
     assert [row.split(",")[0] for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()] == [
         "step",

@@ -4,28 +4,26 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from diffusion3d.loggers import background
-from diffusion3d.loggers.background import Background
-from diffusion3d.loggers.base import Logger, Loggers, RunInfo
+from diffusion3d.loggers.background import Loggers
+from diffusion3d.loggers.base import Logger, RunInfo
 
 
 class Diary(Logger):
     """Writes down what it hears, and does at a step what is asked of it."""
 
-    label, extra = "the diary", "loggers"
+    label, extra, leftovers = "the diary", "loggers", "; see {directory}"
 
     def __init__(self, path, at=None, finish_seconds=60.0):
-        super().__init__(finish_seconds)
-        self.path, self.at = path, at
+        self.path, self.at, self.finish_seconds = path, at, finish_seconds
 
     def start(self, info):
-        self.write("start", info.id, info.config, os.getpid())
+        self.write("start", info.id, info.config, info.process, os.getpid())
 
     def resume(self, step):
         self.write("resume", step)
@@ -40,9 +38,6 @@ class Diary(Logger):
 
     def finish(self, metrics):
         self.write("finish", metrics)
-
-    def leftovers(self, directory):
-        return f"; see {directory}"
 
     def write(self, *what):
         with self.path.open("a") as file:
@@ -62,6 +57,10 @@ def miss():
     import a_package_that_nobody_has  # noqa: F401
 
 
+def leave():
+    sys.exit("without a word")
+
+
 def hang():
     time.sleep(600)
 
@@ -71,16 +70,26 @@ class Unreadable:
         return (miss, ())
 
 
-def told(logger, steps=5):
-    """Run through all a run tells its loggers."""
-    one = Background(logger)
-    one.start(RunInfo("an-id", Path("some/run"), {"prompt": "${x}"}, "toy"))
-    one.resume(1)
+def told(*loggers, steps=5, before_the_end=None):
+    """All that a run tells its loggers."""
+    them = Loggers(loggers)
+    them.start(RunInfo("an-id", Path("some/run"), {"prompt": "${x}"}, "toy"))
+    them.resume(1)
     for step in range(1, steps):
-        one.log(step, {"loss": step / 2})
-    one.image(None, "sheet", Path("sheet.png"))
-    one.finish({"norm": 2.0})
-    return one
+        them.log(step, {"loss": step / 2})
+    them.image(None, "sheet", Path("sheet.png"))
+    if before_the_end is not None:
+        until(before_the_end)
+    begin = time.monotonic()
+    them.finish({"norm": 2.0})
+    return time.monotonic() - begin
+
+
+def until(what):
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -94,58 +103,66 @@ def lines(tmp_path):
     return (tmp_path / "diary").read_text().splitlines()
 
 
-def gone(number):
-    """Whether a process has ended, within a few seconds."""
-    for _ in range(100):
-        try:
-            os.kill(number, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.1)
-    return False
+def ended(number):
+    """Whether a process has ended; one that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def process(tmp_path):
+    """Of the logger that wrote first."""
+    return int(lines(tmp_path)[0].split()[-1])
 
 
 def test_it_hears_all_in_turn_in_another_process_that_ends_with_the_run(diary, tmp_path, caplog):
     told(diary())
     first, *others = lines(tmp_path)
-    *words, number = first.split()
-    assert words == ["start", "an-id", "{'prompt':", "'${x}'}"]
+    assert first.split()[:-1] == ["start", "an-id", "{'prompt':", "'${x}'}", str(os.getpid())]
     assert others == [
         "resume 1",
         *[f"log {step} {{'loss': {step / 2}}}" for step in range(1, 5)],
         "image None sheet sheet.png",
         "finish {'norm': 2.0}",
     ]
-    assert int(number) != os.getpid() and gone(int(number)) and not caplog.records
+    assert process(tmp_path) != os.getpid() and ended(process(tmp_path)) and not caplog.records
 
 
 @pytest.mark.parametrize(
     ("at", "reason"),
     [
-        ("die", "its process ended"),
+        ("die", "its process ended with exit code -9"),
         ("miss", "No module named 'a_package_that_nobody_has'; it comes with: pip install 'diffusion3d[loggers]'"),
-        ("hang", "it did not finish within 0.5 s"),
+        ("leave", "SystemExit: without a word"),
     ],
 )
-def test_a_failure_is_one_warning_and_ends_its_process(at, reason, diary, tmp_path, caplog):
-    begin = time.monotonic()
-    told(diary(at, finish_seconds=0.5 if at == "hang" else 60.0))
-    assert time.monotonic() - begin < 30
-    assert caplog.messages == [f"the diary is off for the rest of this run: {reason}; see some/run"]
-    written = lines(tmp_path)
-    assert written[-1].startswith("log 2") and gone(int(written[0].split()[-1]))
+def test_a_failure_is_one_warning_at_once_and_ends_its_process(at, reason, diary, tmp_path, caplog):
+    seconds = told(diary(at), before_the_end=lambda: caplog.records)
+    assert seconds < 1 and caplog.messages == [f"the diary is off for the rest of this run: {reason}; see some/run"]
+    until(lambda: ended(process(tmp_path)))
+    assert [line for line in lines(tmp_path) if line.startswith("log")][-1].startswith("log 2")
 
 
-def test_one_that_cannot_be_had_elsewhere_is_a_warning(diary, caplog):
+def test_one_that_hangs_costs_no_more_than_its_finish_seconds(diary, tmp_path, caplog, monkeypatch):
+    at_two = lambda: (tmp_path / "diary").exists() and lines(tmp_path)[-1].startswith("log 2")  # noqa: E731
+    two = [diary("hang", finish_seconds=0.5) for _ in range(2)]
+    assert 0.4 < told(*two, before_the_end=at_two) < 0.9
+    warning = "the diary is off for the rest of this run: it did not finish within 0.5 s; see some/run"
+    assert caplog.messages == [warning] * 2
+    until(lambda: ended(process(tmp_path)))
+
+
+def test_one_that_cannot_be_copied_is_a_warning(diary, caplog):
     logger = diary()
     logger.at = Unreadable()
-    told(logger)
-    assert [message.partition(":")[0] for message in caplog.messages] == ["the diary is off for the rest of this run"]
+    told(logger, before_the_end=lambda: caplog.records)
+    assert "off for the rest of this run: No module named 'a_package_that_nobody_has'" in caplog.text
 
 
 def test_one_that_falls_behind_is_switched_off(diary, monkeypatch, caplog):
     monkeypatch.setattr(background, "QUEUE_LENGTH", 5)
-    told(diary("hang"), steps=50)
+    assert told(diary("hang"), steps=50) < 1
     assert caplog.messages == ["the diary is off for the rest of this run: it is 5 entries behind; see some/run"]
 
 
@@ -155,52 +172,43 @@ def test_signals_are_the_runs_to_answer(diary, tmp_path, caplog):
 
 
 def test_one_that_fails_does_not_silence_the_others(diary, tmp_path, caplog):
-    both = Loggers([Background(diary("miss")), Background(diary())])
-    both.start(RunInfo("an-id", Path("some/run"), {}, "toy"))
-    for step in range(4):
-        both.log(step, {"loss": 1.0})
-    both.finish(None)
-    assert [line for line in lines(tmp_path) if line.startswith(("log 3", "finish"))] == [
-        "log 3 {'loss': 1.0}",
-        "finish None",
-    ]
-    assert len(caplog.messages) == 1
+    fine = diary()
+    fine.path = tmp_path / "another"
+    told(diary("miss"), fine)
+    assert fine.path.read_text().endswith("finish {'norm': 2.0}\n") and len(caplog.messages) == 1
+
+
+def test_what_lies_in_the_working_directory_is_not_imported(diary, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", ".")])
+    for name in ("queue", "json", "diffusion3d", "multiprocessing"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit")
+    told(diary())
+    assert lines(tmp_path)[-1].startswith("finish") and not caplog.records
 
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from test_background import Diary, hang
-from diffusion3d.loggers.background import Background
+import test_background
+from diffusion3d.loggers.background import Loggers
 from diffusion3d.loggers.base import RunInfo
 
-one = Background(Diary(Path(sys.argv[1]), hang))
+one = Loggers([test_background.Diary(Path(sys.argv[1]), getattr(test_background, sys.argv[2], None))])
 one.start(RunInfo("an-id", Path("."), {}, "toy"))
 one.log(2, {})
 time.sleep(600)
 """
 
 
-def test_a_killed_run_takes_a_hanging_logger_with_it(tmp_path):
+@pytest.mark.parametrize("at", ["hang", "nothing"])
+def test_a_killed_runs_logger_ends_too_in_good_order_if_it_can(at, tmp_path):
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     run = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "diary")], env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "diary"), at], env={**os.environ, "PYTHONPATH": path}
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "diary").exists() or len(lines(tmp_path)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: (tmp_path / "diary").exists() and lines(tmp_path)[-1].startswith("log"))
     run.kill()
     run.wait()
-    assert gone(int(lines(tmp_path)[0].split()[-1]))
-
-
-def test_a_run_that_ends_at_once_ends_a_process_that_is_only_starting(diary, caplog):
-    logger = diary(finish_seconds=0.0)
-    one = Background(logger)
-    one.start(RunInfo("an-id", Path("some/run"), {}, "toy"))
-    one.finish(None)
-    assert "it did not finish within 0 s" in caplog.text
-    assert one._thread is not None and isinstance(one._thread, threading.Thread)
-    one._thread.join(10)
-    assert one._process.poll() is not None
+    until(lambda: ended(process(tmp_path)))
+    assert (lines(tmp_path)[-1] == "finish None") == (at == "nothing")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from choices import composed
+from diffusion3d.loggers.background import Loggers
 from diffusion3d.loggers.base import Logger
 from diffusion3d.tasks import run_dir
 from diffusion3d.tasks.run_dir import Run
@@ -44,18 +45,6 @@ def test_who_interrupts_a_run_is_told_how_to_go_on(tmp_path, caplog):
     assert f"run.resume={tmp_path / 'run'}" in caplog.messages[-1]
 
 
-class Impatient(Logger):
-    """The user presses Ctrl-C while it ends."""
-
-    def __init__(self, ends):
-        self.ends = ends
-
-    def finish(self, metrics):
-        with Path(self.ends).open("a") as file:
-            file.write(f"{metrics is not None}\n")
-        raise KeyboardInterrupt
-
-
 class Noting(Logger):
     """Writes down what it is told."""
 
@@ -67,9 +56,10 @@ class Noting(Logger):
             file.write(f"{step} {metrics}\n")
 
 
-def test_loggers_get_the_preview_of_the_step_before_a_resume(tmp_path):
+def test_loggers_get_the_preview_of_the_step_before_a_resume(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)  # where the logger's process finds this module, too
     noted = tmp_path / "noted"
-    logger = f"+logger.it={{_target_:{__name__}.Noting,file:'{noted}'}}"
+    logger = f"+logger.it={{_target_:{Path(__file__).stem}.Noting,file:'{noted}'}}"
     with Run(config(logger), tmp_path / "run", []) as run:
         run.log(1, {"loss": 1.0})
         run.save(2, {})
@@ -88,15 +78,20 @@ def test_how_to_resume_names_what_must_be_typed_again(tmp_path):
     assert command[-3:] == [f"run.resume={run.dir}", "run.trust=[toy_task]", foreign]
 
 
-def test_loggers_that_were_interrupted_at_the_end_are_not_ended_twice(tmp_path):
-    ends = tmp_path / "ends"
-    logger = f"+logger.it={{_target_:{__name__}.Impatient,ends:'{ends}'}}"
+def test_loggers_that_were_interrupted_at_the_end_are_not_ended_twice(tmp_path, monkeypatch):
+    ends = []
+
+    def interrupted(self, metrics):
+        ends.append(metrics)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loggers, "finish", interrupted)
 
     def run_and_finish():
-        with Run(config(logger), tmp_path, []) as run:
+        with Run(config(), tmp_path, []) as run:
             run.start_loggers()
             run.finish({})
 
     with pytest.raises(KeyboardInterrupt):
         run_and_finish()
-    assert ends.read_text() == "True\n" and (tmp_path / "metrics.json").exists()
+    assert len(ends) == 1 and ends[0] is not None and (tmp_path / "metrics.json").exists()
