@@ -99,6 +99,7 @@ def work(
             )
     opened = Run if processes.rank() == 0 else Follower
     with opened(config, directory, given_overrides(node), group, swept) as current:
+        current.start_loggers()  # which get ready while this process imports and loads
         import torch
 
         from diffusion3d.tasks.rng import seed_everything
@@ -107,7 +108,6 @@ def work(
 
         task = hydra.utils.get_class(config.task._target_)
         current.record(threads=torch.get_num_threads(), processes=processes.count())
-        current.start_loggers()
         seed_everything(config.seed)
         metrics = current.finish(task(config, current).run())
         log.info(current.outputs())

@@ -29,6 +29,8 @@ NICE = 10
 """Added to a process's niceness: while the run computes on all cores, its loggers wait for what it leaves."""
 IGNORED = (signal.SIGINT, signal.SIGTERM)
 """Signals that are the run's to answer; it says how a logger ends."""
+PERIOD_SECONDS = 1.0
+"""Between the times at which a process is told what came up: each interrupts what the run computes on all cores."""
 POLL_SECONDS = 0.2
 LAST_SECONDS = 8.0
 """For a logger to finish in when its run is gone."""
@@ -96,6 +98,7 @@ class _Process:
         self.logger, self.directory = logger, Path()
         self._off = False
         self._calls: queue.Queue[Call] = queue.Queue(QUEUE_LENGTH)
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name=logger.label, daemon=True)
         self._thread.start()
 
@@ -109,6 +112,7 @@ class _Process:
 
     def wait(self, begin: float) -> None:
         """For its end, which was asked for at this time."""
+        self._ending.set()
         seconds = self.logger.finish_seconds
         if not self._off:
             self._thread.join(max(0.0, begin + seconds - time.monotonic()))
@@ -130,12 +134,14 @@ class _Process:
                     process = _start(theirs)
                 ours.send(([entry for entry in sys.path if isinstance(entry, str)], sys.argv))
                 ours.send(self.logger)
-                while not self._off:
-                    method, values = self._calls.get()
-                    ours.send((method, values))
-                    self._hear(ours)
-                    if method == "finish":
-                        break
+                finished = False
+                while not (finished or self._off):
+                    calls = [self._calls.get_nowait() for _ in range(self._calls.qsize())]
+                    if calls:
+                        ours.send(calls)
+                        self._hear(ours)
+                        finished = calls[-1][0] == "finish"
+                    self._ending.wait(PERIOD_SECONDS)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._give_up(f"its process ended{'' if process is None else f' with exit code {process.wait()}'}")
         except Exception as error:  # whatever goes wrong with it, the run goes on
@@ -176,11 +182,13 @@ def main(connection: Connection) -> None:
     logging.getLogger("diffusion3d").addHandler(said)
     logging.getLogger("diffusion3d").setLevel(logging.INFO)
     logger, wrong = _try(pickle.loads, inbox.get())
-    method = ""
-    while method != "finish":
-        method, values = pickle.loads(inbox.get())
-        if wrong is None or method == "finish":
-            _, wrong = _try(methodcaller(method, *values), logger)
+    finished = False
+    while not finished:
+        for method, values in pickle.loads(inbox.get()):
+            finished = method == "finish"
+            if wrong is None or finished:
+                _, failed = _try(methodcaller(method, *values), logger)
+                wrong = wrong or failed
         with suppress(OSError):
             connection.send((said.taken(), wrong))
 
@@ -216,6 +224,6 @@ def _listen(connection: Connection, inbox: queue.SimpleQueue[bytes]) -> None:
     with suppress(EOFError, OSError):
         while True:
             inbox.put(connection.recv_bytes())
-    inbox.put(pickle.dumps(("finish", (None,))))
+    inbox.put(pickle.dumps([("finish", (None,))]))
     time.sleep(LAST_SECONDS)
     os._exit(1)
