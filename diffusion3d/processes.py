@@ -27,6 +27,8 @@ T = TypeVar("T")
 PATIENCE = timedelta(days=1)
 """How long processes wait for one that validates or exports; one that has died ends the others at once."""
 
+_last: Any = None
+"""The group in which all wait for one another at the end."""
 _ended = False
 """Whether the processes know of an error that ends them."""
 _lost = False
@@ -45,6 +47,7 @@ def rank() -> int:
 
 def join() -> None:
     """Find the others. At its end this process waits for them, so that torchrun stops none that is still writing."""
+    global _last
     if count() == 1:
         return
     import torch
@@ -53,16 +56,16 @@ def join() -> None:
     if not dist.is_initialized():
         cuda = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        _last = dist.new_group(backend="gloo", timeout=PATIENCE)
         atexit.register(_leave)
 
 
 def _leave() -> None:
-    import torch
     import torch.distributed as dist
 
     if not _lost:
         with suppress(RuntimeError):
-            dist.all_reduce(torch.zeros(1))
+            dist.barrier(_last)  # holds no tensor, which gloo's thread might let go of when the interpreter has ended
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     dist.destroy_process_group()
 
