@@ -25,8 +25,6 @@ from diffusion3d.loggers.base import Logger, RunInfo
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH = 10_000
-NICE = 10
-"""Added to a process's niceness: while the run computes on all cores, its loggers wait for what it leaves."""
 IGNORED = (signal.SIGINT, signal.SIGTERM)
 """Signals that are the run's to answer; it says how a logger ends."""
 PERIOD_SECONDS = 1.0
@@ -35,7 +33,8 @@ POLL_SECONDS = 0.2
 LAST_SECONDS = 8.0
 """For a logger to finish in when its run is gone."""
 PROGRAM = """
-import sys
+import os, sys
+os.setpgid(0, 0)
 sys.path[:] = filter(None, sys.path)
 from multiprocessing.connection import Connection
 connection = Connection(int(sys.argv[1]))
@@ -43,7 +42,7 @@ sys.path[:], sys.argv[:] = connection.recv()
 from diffusion3d.loggers.background import main
 main(connection)
 """
-"""Finds modules where the run does, and looks for none in the working directory if the run does not."""
+"""Finds modules where the run does, and looks for none in the working directory if the run does not. Ctrl-C is not for it."""
 
 Call = tuple[str, tuple[Any, ...]]
 """A method of a logger, and its arguments."""
@@ -109,10 +108,11 @@ class _Process:
             self._calls.put_nowait((method, values))
         except queue.Full:
             self._give_up(f"it is {QUEUE_LENGTH} entries behind")
+        if method == "finish":
+            self._ending.set()
 
     def wait(self, begin: float) -> None:
         """For its end, which was asked for at this time."""
-        self._ending.set()
         seconds = self.logger.finish_seconds
         if not self._off:
             self._thread.join(max(0.0, begin + seconds - time.monotonic()))
@@ -128,20 +128,14 @@ class _Process:
     def _work(self) -> None:
         process = None
         try:
+            copy = pickle.dumps(self.logger)
             ours, theirs = Pipe()
             with ours:
                 with theirs:
                     process = _start(theirs)
                 ours.send(([entry for entry in sys.path if isinstance(entry, str)], sys.argv))
-                ours.send(self.logger)
-                finished = False
-                while not (finished or self._off):
-                    calls = [self._calls.get_nowait() for _ in range(self._calls.qsize())]
-                    if calls:
-                        ours.send(calls)
-                        self._hear(ours)
-                        finished = calls[-1][0] == "finish"
-                    self._ending.wait(PERIOD_SECONDS)
+                ours.send_bytes(copy)
+                self._talk(ours)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._give_up(f"its process ended{'' if process is None else f' with exit code {process.wait()}'}")
         except Exception as error:  # whatever goes wrong with it, the run goes on
@@ -149,11 +143,23 @@ class _Process:
         if process is not None:
             process.wait()  # the closed pipe ends it
 
-    def _hear(self, connection: Connection) -> None:
-        while not connection.poll(POLL_SECONDS):
-            if self._off:
-                return
-        said, wrong = connection.recv()
+    def _talk(self, connection: Connection) -> None:
+        """Pass on the calls, a list at a time; the next one when that is done, or when the run ends."""
+        unanswered, finished = 0, False
+        while not self._off and (unanswered or not finished):
+            calls = []
+            if not unanswered or self._ending.is_set():
+                calls = [self._calls.get_nowait() for _ in range(self._calls.qsize())]
+            if calls:
+                connection.send(calls)
+                unanswered += 1
+                finished = calls[-1][0] == "finish"
+            ending = self._ending.wait(PERIOD_SECONDS)
+            if unanswered and connection.poll(POLL_SECONDS if ending else 0):
+                unanswered -= 1
+                self._hear(*connection.recv())
+
+    def _hear(self, said: Sequence[tuple[int, str]], wrong: str | None) -> None:
         for level, message in said:
             log.log(level, "%s: %s", self.logger.label, message)
         if wrong is not None:
@@ -167,13 +173,11 @@ def _start(connection: Connection) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
 
 
 def main(connection: Connection) -> None:
     """Have the logger that comes first do what comes then, until it has finished, or as well as it can when the run is gone."""
-    os.nice(NICE)
     for number in IGNORED:
         signal.signal(number, lambda *_: None)
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()

@@ -36,7 +36,8 @@ class RunInfo:
 class Logger:
     """Gets everything that a run logs, besides the files that the run writes itself.
 
-    A run has each in a process of its own (`diffusion3d.loggers.background`): a method may take its time and may raise.
+    A run pickles each into a process of its own (`diffusion3d.loggers.background`): a method may take its time and may raise,
+    the class is one that can be imported there, and nothing is opened before `start`.
 
     Attributes:
         label: its name for people.
@@ -69,4 +70,4 @@ class Logger:
         """A result file, such as a scene."""
 
     def finish(self, metrics: dict[str, float] | None) -> None:
-        """The end, with the final metrics, or None for a run that stopped early."""
+        """The end, with the final metrics, or None for a run that stopped early or gave this logger up."""

@@ -38,7 +38,6 @@ class TensorBoardLogger(Logger):
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
         self._last = step - 1
-        self._add(step, file_version="brain.Event:2")
         self._add(step, session_log=SessionLog(status=SessionLog.START))  # TensorBoard drops this step and later ones
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -52,17 +51,20 @@ class TensorBoardLogger(Logger):
         self._gifs[name] = path.with_suffix(".gif")
 
     def finish(self, metrics: dict[str, float] | None) -> None:
-        for name, path in self._gifs.items():
-            if path.exists():
-                self._add(self._last, summary=_picture(name, path))
-        final = {f"final/{name}": value for name, value in (metrics or {}).items()}
-        self._scalars(final)
-        if self._swept and final:
-            from torch.utils.tensorboard.summary import hparams
+        from tensorboard.plugins.hparams import summary_v2 as hparams
 
-            for summary in hparams(self._swept, final):
-                self._add(None, summary=summary)
-        self._writer.close()
+        try:
+            for name, path in self._gifs.items():
+                if path.exists():
+                    self._add(self._last, summary=_picture(name, path))
+            final = {f"final/{name}": value for name, value in (metrics or {}).items()}
+            self._scalars(final)
+            if self._swept and final:
+                keys, figures = [hparams.HParam(key) for key in self._swept], [hparams.Metric(name) for name in final]
+                self._add(None, summary=hparams.hparams_config_pb(keys, figures))
+                self._add(None, summary=hparams.hparams_pb(self._swept))
+        finally:
+            self._writer.close()
 
     def _scalars(self, metrics: dict[str, float]) -> None:
         """Of the last step."""

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class WandbLogger(Logger):
     def start(self, info: RunInfo) -> None:
         import wandb
 
+        os.environ.pop("WANDB_SERVICE", None)  # that of a process which started the run, and outlives this one
         self._wandb = wandb
         self._row = {"prompt": info.config.get("prompt"), "variant": variant(info)}
         mode: Any = (
@@ -67,6 +69,7 @@ class WandbLogger(Logger):
             disable_code=True,
             disable_job_creation=True,
             init_timeout=60,
+            program=sys.argv[0],
             x_stats_pid=info.process,
             stop_fn=lambda: os.kill(info.process, signal.SIGINT),
         )

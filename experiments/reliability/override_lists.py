@@ -1,6 +1,6 @@
 """Override lists made by hypothesis from all config groups and their keys; nearly half have something wrong with them.
 
-Of the loggers only none and TensorBoard are chosen: the others start processes of their own.
+Of the loggers only none and TensorBoard are chosen: the others talk to a server or write outside the run directory.
 """
 
 from __future__ import annotations

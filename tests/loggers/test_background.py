@@ -61,6 +61,10 @@ def leave():
     sys.exit("without a word")
 
 
+def work():
+    time.sleep(2)
+
+
 def hang():
     time.sleep(600)
 
@@ -101,6 +105,10 @@ def diary(tmp_path, monkeypatch):
 
 def lines(tmp_path):
     return (tmp_path / "diary").read_text().splitlines()
+
+
+def heard(path, what):
+    return path.exists() and f"\n{what}" in path.read_text()
 
 
 def ended(number):
@@ -144,13 +152,23 @@ def test_a_failure_is_one_warning_at_once_and_ends_its_process(at, reason, diary
     assert [line for line in lines(tmp_path) if line.startswith("log")][-1].startswith("log 2")
 
 
-def test_one_that_hangs_costs_no_more_than_its_finish_seconds(diary, tmp_path, caplog, monkeypatch):
-    at_two = lambda: (tmp_path / "diary").exists() and lines(tmp_path)[-1].startswith("log 2")  # noqa: E731
-    two = [diary("hang", finish_seconds=0.5) for _ in range(2)]
-    assert 0.4 < told(*two, before_the_end=at_two) < 0.9
-    warning = "the diary is off for the rest of this run: it did not finish within 0.5 s; see some/run"
-    assert caplog.messages == [warning] * 2
+def test_those_that_hang_cost_no_more_than_their_finish_seconds_and_others_nothing(diary, tmp_path, caplog):
+    fine = diary(finish_seconds=2)
+    fine.path = tmp_path / "another"
+    loggers = [diary("hang", finish_seconds=2), diary("hang", finish_seconds=2), fine]
+    assert 1.9 < told(*loggers, before_the_end=lambda: heard(tmp_path / "diary", "log 2")) < 3.5
+    warning = "the diary is off for the rest of this run: it did not finish within 2 s; see some/run"
+    assert caplog.messages == [warning] * 2 and heard(fine.path, "finish {'norm': 2.0}")
     until(lambda: ended(process(tmp_path)))
+
+
+def test_one_that_is_busy_until_the_run_ends_hears_the_end_of_a_run_that_went_well(diary, tmp_path, caplog):
+    logger = diary("work")
+    logger.finish_seconds = 0.5
+    told(logger, before_the_end=lambda: heard(tmp_path / "diary", "log 2"))
+    assert "it did not finish within 0.5 s" in caplog.text
+    until(lambda: heard(tmp_path / "diary", "finish"))
+    assert lines(tmp_path)[-1] == "finish {'norm': 2.0}"
 
 
 def test_one_that_cannot_be_copied_is_a_warning(diary, caplog):
@@ -207,7 +225,7 @@ def test_a_killed_runs_logger_ends_too_in_good_order_if_it_can(at, tmp_path):
     run = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "diary"), at], env={**os.environ, "PYTHONPATH": path}
     )
-    until(lambda: (tmp_path / "diary").exists() and lines(tmp_path)[-1].startswith("log"))
+    until(lambda: heard(tmp_path / "diary", "log 2"))
     run.kill()
     run.wait()
     until(lambda: ended(process(tmp_path)))

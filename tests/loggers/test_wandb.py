@@ -95,6 +95,10 @@ def test_an_offline_run_holds_everything(tmp_path):
         assert (run.run_id, run.project, run.run_group, run.job_type) == ("abc123", "proj", "my-sweep", "distill")
         assert list(run.tags) == ["one", "two"]
         config = {item.key: json.loads(item.value_json) for item in run.config.update}
+        [environment, *_] = [
+            record.environment for record in found if record.WhichOneof("record_type") == "environment"
+        ]
+        assert environment.program == sys.argv[0]
         assert config["prompt"] == "${literal}"
         assert config["task"] == {"steps": 3}
         columns = {name: value for name, value in config.items() if name.startswith("sweep/")}
@@ -196,7 +200,7 @@ def test_people_are_told_where_an_online_run_is_to_be_seen(monkeypatch, tmp_path
 
 def test_a_silent_server_does_not_hold_the_process(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(0.1)
+        silent.settimeout(10)
         typed = [f"hydra.searchpath=[{CONFIGS}]", "task=toy", "task.steps=2", f"hydra.run.dir={tmp_path / 'run'}"]
         where = {"WANDB_BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", "WANDB_API_KEY": "0" * 40}
         path = os.pathsep.join([str(CONFIGS.parent), str(CONFIGS.parent.parent)])
@@ -218,7 +222,7 @@ def test_a_silent_server_does_not_hold_the_process(tmp_path):
         )
         silent.accept()[0].close()  # it was asked
     assert done.returncode == 0 and "W&B is off for the rest of this run" in done.stderr, done.stderr
-    assert time.monotonic() - begin < 40, "wandb alone would wait a minute and more"
+    assert time.monotonic() - begin < 55, "wandb alone would wait a minute and more"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ def test_who_interrupts_a_run_is_told_how_to_go_on(tmp_path, caplog):
 class Noting(Logger):
     """Writes down what it is told."""
 
+    finish_seconds = 60.0
+
     def __init__(self, file):
         self.file = file
 
