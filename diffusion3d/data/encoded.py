@@ -44,13 +44,16 @@ class Encoded:
         self, data: PosedData, encode: Callable[[Tensor], Tensor], size: int, key: str, cache: Path | None = None
     ) -> None:
         self.data, self.size = data, size
-        parts, spoke = [], time.monotonic()
+        self.latents: Float[Tensor, "N V C h w"] = torch.empty(0)
+        spoke = time.monotonic()
         for first in range(0, len(data), CHUNK):
-            parts.append(self._chunk(np.arange(first, min(first + CHUNK, len(data))), encode, key, cache))
+            chunk = self._chunk(np.arange(first, min(first + CHUNK, len(data))), encode, key, cache)
+            if first == 0:  # whole: kept pieces, each between the pictures of two chunks, would hold the memory of those
+                self.latents = chunk.new_empty(len(data), *chunk.shape[1:])
+            self.latents[first : first + CHUNK] = chunk
             if time.monotonic() - spoke > QUIET_SECONDS:
                 log.info("encoded %d of %d scenes", first, len(data))
                 spoke = time.monotonic()
-        self.latents: Float[Tensor, "N V C h w"] = torch.cat(parts)
 
     def _chunk(
         self, scenes: NDArray[np.integer], encode: Callable[[Tensor], Tensor], key: str, cache: Path | None
