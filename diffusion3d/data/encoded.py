@@ -48,7 +48,8 @@ class Encoded:
         spoke = time.monotonic()
         for first in range(0, len(data), CHUNK):
             chunk = self._chunk(np.arange(first, min(first + CHUNK, len(data))), encode, key, cache)
-            if first == 0:  # whole: kept pieces, each between the pictures of two chunks, would hold the memory of those
+            if first == 0:
+                # whole: kept pieces, each between the pictures of two chunks, would hold the memory of those
                 self.latents = chunk.new_empty(len(data), *chunk.shape[1:])
             self.latents[first : first + CHUNK] = chunk
             if time.monotonic() - spoke > QUIET_SECONDS:
