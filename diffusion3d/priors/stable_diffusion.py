@@ -23,7 +23,7 @@ from diffusion3d.priors.base import Prior
 from diffusion3d.priors.pipelines import Pipeline
 from diffusion3d.priors.text_embeddings import TextEmbeddings
 from diffusion3d.priors.view_prompts import ViewPrompts
-from diffusion3d.priors.weights import halve
+from diffusion3d.priors.weights import forget_origin, halve
 
 
 class StableDiffusion(Prior):
@@ -285,6 +285,7 @@ class StableDiffusion(Prior):
         with whole_folder(folder) as new:
             self.save(new)
             halve(new)
+            forget_origin(new)
             write_text(new / "training.json", json.dumps(facts, indent=1) + "\n")
 
 

@@ -60,6 +60,14 @@ def halve(folder: Path) -> None:
         write_bytes(path, save_safetensors(state, metadata))
 
 
+def forget_origin(folder: Path) -> None:
+    """Leave out of all configs in a folder and below where on this machine their model was read from."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            write_text(path, json.dumps(content, indent=2) + "\n")
+
+
 def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights for `module` in float32, and the facts beside them, their sha256 in any case.
 

@@ -99,6 +99,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(whole, typed, tmp_path):
     (killed / "metrics.json").unlink()
     diffusion3d.run([f"run.resume={killed}"])
     assert table(killed) == table(whole)
+    for path in (whole / "export").rglob("*.json"):
+        assert str(folder("sd").parent) not in path.read_text(), f"{path.name} tells where the model was"
     for path in (whole / "export").rglob("*"):
         if path.is_file():
             assert (killed / path.relative_to(whole)).read_bytes() == path.read_bytes(), path
