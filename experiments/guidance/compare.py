@@ -37,7 +37,9 @@ UNTUNED = ("guidance.rescale=0.0", "guidance.t_min=0.02", "guidance.t_max=0.98",
 SCHEMES: dict[str, tuple[str, ...]] = {
     "sds": (),
     "sds as published": ("guidance=sds", *UNTUNED),
-    **dict.fromkeys(("mvdream", "dreamtime", "sjc", "csd", "nfsd", "ism", "sdi", "hifa", "vsd", "reconstruct"), ()),
+    **dict.fromkeys(("mvdream", "dreamtime", "sjc", "csd", "nfsd", "ism", "sdi"), ()),
+    "sdi in 2 steps": ("guidance=sdi", "guidance.inversion_steps=2"),
+    **dict.fromkeys(("hifa", "vsd", "reconstruct"), ()),
 }
 """{row: overrides}; a row without any is the scheme of its name, with the settings it ships with."""
 REPEATED, SEEDS = 3, 5
