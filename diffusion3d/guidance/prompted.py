@@ -40,7 +40,7 @@ class Prompted(Guidance):
         self,
         prior: Prior,
         scale: Scheduled = 7.5,
-        rescale: float = 0.5,
+        rescale: float = 0.0,
         negative_prompt: str = "",
         prompts: Sequence[str] = (),
         prompt_weights: Sequence[float | str] = (),

@@ -70,9 +70,9 @@ class Representation(ABC):
         raise ValueError("this representation has no source views")
 
     def density_control(
-        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int, total: int
     ) -> None:
-        """Add or remove elements after an optimiser step; most representations have nothing to do.
+        """Add or remove elements after an optimiser step of a run of `total`; most representations have nothing to do.
 
         `render` is the training render of this step, whose `extras["meta"]` holds the screen-space gradients.
         """

@@ -24,8 +24,10 @@ class DensityControl(ABC):
     cap: int
 
     @abstractmethod
-    def after_step(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
-        """Called after every optimiser step, with the gradients of that step still there."""
+    def after_step(
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int, total: int
+    ) -> None:
+        """Called after every optimiser step of a run of `total`, with the gradients of that step still there."""
 
     def state(self) -> dict[str, Tensor]:
         """What is remembered between steps."""
@@ -43,7 +45,8 @@ class RankedDensification(DensityControl):
     share grows, chosen by rank.
 
     Args:
-        start, stop, every: steps between which, and how often, the count changes.
+        start, stop: shares of the run between which the count changes.
+        rounds: how often it does, evenly spread.
         cap: largest number of Gaussians.
         growth: share of the Gaussians split each time.
         min_opacity: fainter ones are pruned.
@@ -51,28 +54,35 @@ class RankedDensification(DensityControl):
 
     def __init__(
         self,
-        start: int,
-        stop: int,
-        every: int,
+        start: float,
+        stop: float,
+        rounds: int,
         cap: int,
         growth: float,
         min_opacity: float,
     ) -> None:
-        if not (0 < min_opacity < 1 and 0 <= growth <= 1 and every >= 1):
+        if not (0 < min_opacity < 1 and 0 <= growth <= 1 and rounds >= 1):
             raise UserError(
                 f"representation.density: min_opacity={min_opacity} must lie in (0, 1), growth={growth} in [0, 1], "
-                f"every={every} must be at least 1"
+                f"rounds={rounds} must be at least 1"
             )
-        self.start, self.stop, self.every = start, stop, every
+        if not 0 <= start <= stop <= 1:
+            raise UserError(
+                f"representation.density: start={start:.3g} and stop={stop:.3g} are shares of the run and must satisfy "
+                "0 <= start <= stop <= 1"
+            )
+        self.start, self.stop, self.rounds = start, stop, rounds
         self.cap, self.growth, self.min_opacity = cap, growth, min_opacity
         self.score = torch.zeros(0)
 
-    def after_step(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
-        if step >= self.stop:
+    def after_step(
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int, total: int
+    ) -> None:
+        if step >= self.stop * total:
             return
         meta = render.extras["meta"]
         self.observe(meta["means2d"].grad[0], meta["width"], meta["height"])
-        if self.due(step):
+        if self.due(step, total):
             self.apply(owner, optimizer)
 
     def state(self) -> dict[str, Tensor]:
@@ -87,8 +97,9 @@ class RankedDensification(DensityControl):
         score = (gradient * half).norm(dim=-1).sum(0)
         self.score = score if self.score.shape != score.shape else self.score.to(score) + score
 
-    def due(self, step: int) -> bool:
-        return self.start <= step < self.stop and (step - self.start) % self.every == 0
+    def due(self, step: int, total: int) -> bool:
+        between = (self.stop - self.start) / self.rounds
+        return step in {round(total * (self.start + i * between)) for i in range(self.rounds)}
 
     def apply(self, owner: SceneParameters, optimizer: torch.optim.Optimizer) -> None:
         """Prune and split. New Gaussians start without momentum."""

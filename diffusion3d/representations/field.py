@@ -180,7 +180,7 @@ class VolumeRepresentation(Representation):
         return FieldScene(field, self.volume, _learned(raw), occupied, behind, self.cost(raw))
 
     def density_control(
-        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int, total: int
     ) -> None:
         raw = dict(owner.raw.items())
         first = next(iter(raw.values()))

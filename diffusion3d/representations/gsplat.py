@@ -184,13 +184,13 @@ class GaussianSplats(Representation):
         )
 
     def density_control(
-        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int, total: int
     ) -> None:
         if self.density is not None:
             scenes = len(owner.raw["means"])
             if scenes > 1:
                 raise ValueError(f"density_control: it is for one scene, not for {scenes}; set density to None")
-            self.density.after_step(owner, optimizer, render, step)
+            self.density.after_step(owner, optimizer, render, step, total)
 
     def renderer(self, device: torch.device) -> str:
         return kernel_name(device)

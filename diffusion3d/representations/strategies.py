@@ -44,7 +44,9 @@ class DefaultStrategy(DensityControl):
         self.cap, self.growth = cap, self.strategy.grow_grad2d
         self.memory = self.strategy.initialize_state(scene_scale)
 
-    def after_step(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
+    def after_step(
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int, total: int
+    ) -> None:
         groups = {group["name"]: group for group in optimizer.param_groups}
         params = {name: nn.Parameter(value.detach()[0]) for name, value in owner.raw.items()}
         optimizers = {}
@@ -114,7 +116,9 @@ class MCMC(DensityControl):
         self.cap, self.start, self.stop, self.every = cap, start, stop, every
         self.growth, self.min_opacity, self.noise = growth, min_opacity, noise
 
-    def after_step(self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int) -> None:
+    def after_step(
+        self, owner: SceneParameters, optimizer: torch.optim.Optimizer, render: Render, step: int, total: int
+    ) -> None:
         if self.start <= step < self.stop and (step - self.start) % self.every == 0:
             self.move(owner, optimizer)
             self.grow(owner, optimizer)

@@ -62,15 +62,19 @@ def versions() -> dict[str, Any]:
 
 
 def git_commit(checkout: Path) -> str | None:
-    """The commit of a checkout, "-dirty" appended where files differ from it; None where it is none."""
+    """The commit of a checkout, "-dirty" appended where the package or its configs differ from it; None where it is none."""
     if not (checkout / ".git").exists():
         return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    asked = ["status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", "diffusion3d", "conf"]
+    command = ["git", "-C", str(checkout), *asked]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    told = [line for line in done.stdout.splitlines() if not line.startswith("# branch.") or "# branch.oid " in line]
+    if done.returncode or not told:
+        return None
+    return told[0].split()[-1] + ("-dirty" if len(told) > 1 else "")
 
 
 def cpu_name() -> str:

@@ -40,7 +40,7 @@ class SceneOptimizer:
         for group in self.adam.param_groups:
             group["lr"] = self.rates[group["name"]] * step.value(self.lr)
         self.adam.step()
-        self.representation.density_control(self.owner, self.adam, render, step.index)
+        self.representation.density_control(self.owner, self.adam, render, step.index, step.total)
         self.adam.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:

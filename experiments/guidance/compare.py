@@ -10,11 +10,14 @@ are CPU time; a finished one is kept, one that was cut starts again. results/com
 TABLE.md, and pictures/ has the schemes side by side.
 
 Judged on 24 turntable views by recogniser A (`experiments/text_to_3d/recogniser.py`):
-- subject: the share of views that are called the prompt's subject; colour: the share of runs whose named colour is read off all
-  views together; Janus: among views from behind of asymmetric subjects, those that show a front.
+- subject: the share of views that are called the prompt's subject; colour: that of runs that mostly show it and whose named
+  colour is read off all views together; Janus: in runs of asymmetric subjects that mostly show it, the share of the views from
+  behind that show a front.
 - saturation: the Wasserstein-1 distance between the HSV saturations (0 … 1) of the object's pixels and those of five toybox
   objects of the same caption.
 - diversity: the mean distance of the judge's features between the five seeds, over that of the five toybox objects.
+
+The row `toybox` is what five toybox objects of each caption score themselves, saturations against those of the other four.
 """
 
 from __future__ import annotations
@@ -98,14 +101,17 @@ def chosen(scheme: str) -> list[str]:
     return list(SCHEMES.get(scheme, ())) or [f"guidance={scheme}"]
 
 
-def steps(scheme: str, state: Path, overrides: Sequence[str] = ()) -> int | None:
+def steps(scheme: str, state: Path, commit: str | None, overrides: Sequence[str] = ()) -> int | None:
     """How many fit the budget; None where the passes do not depend on them."""
     path = state / "probes" / f"{scheme.replace(' ', '-')}.json"
-    if not path.exists():
-        typed = [*chosen(scheme), *overrides, "prompt=a castle"]
-        found = [once(path.with_name(f"{path.stem}_{n}"), [*typed, f"task.steps={n}"])["denoised"] for n in PROBES]
+    typed = [*chosen(scheme), *overrides, "prompt=a castle"]
+    asked = {"overrides": typed, "git": commit}
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if {key: found.get(key) for key in asked} != asked:
+        denoised = [once(path.with_name(f"{path.stem}_{n}"), [*typed, f"task.steps={n}"])["denoised"] for n in PROBES]
+        found = {**asked, "denoised": denoised}
         path.write_text(json.dumps(found))
-    return fitting(json.loads(path.read_text()))
+    return fitting(found["denoised"])
 
 
 def fitting(denoised: Sequence[float]) -> int | None:
@@ -120,6 +126,7 @@ def measure(options: argparse.Namespace) -> None:
     from diffusion3d.tasks.facts import versions, write_json
 
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
+    here = versions()
     todo = items(TWELVE, 1, 0, 0)
     for seed in range(SEEDS):
         for item in todo[:REPEATED] if seed else todo:
@@ -127,13 +134,12 @@ def measure(options: argparse.Namespace) -> None:
                 key = f"{scheme} | {item.subject} | {seed}"
                 if key in results["runs"]:
                     continue
-                count = steps(scheme, options.state)
+                count = steps(scheme, options.state, here["git"])
                 folder = options.state / "runs" / key.replace(" | ", "_").replace(" ", "-")
                 overrides = [*chosen(scheme), f"seed={seed}", f"prompt={item.prompt}"]
                 facts = once(folder, [*([] if count is None else [f"task.steps={count}"]), *overrides])
-                results["versions"] = versions()
-                commit = {"git": results["versions"]["git"]}
-                results["runs"][key] = {**facts, **commit, **judged(folder / "run", item)}
+                results["versions"] = here
+                results["runs"][key] = {**facts, "git": here["git"], **judged(folder / "run", item)}
                 RESULTS.parent.mkdir(exist_ok=True)
                 write_json(RESULTS, results)
                 print(key, {name: round(value, 3) for name, value in facts.items()}, flush=True)
@@ -162,8 +168,8 @@ def turned(folder: Path) -> tuple[Any, Any]:
 
 
 @cache
-def toybox(subject: str, colours: tuple[tuple[str, str], ...]) -> tuple[list[Any], Any]:
-    """Pictures [24, 3, H, W] of five objects of a caption, and the saturations of all their pixels."""
+def toybox(subject: str, colours: tuple[tuple[str, str], ...]) -> tuple[list[Any], list[Any]]:
+    """Pictures [24, 3, H, W] of five objects of a caption, and the saturations of their pixels."""
     import torch
     from common import REFERENCE_SEED
     from pictures import SIZE
@@ -179,7 +185,7 @@ def toybox(subject: str, colours: tuple[tuple[str, str], ...]) -> tuple[list[Any
         assert views.alpha is not None
         pictures.append(views.over(torch.ones(1, 3))[0])
         saturations.append(saturation(pictures[-1], views.alpha[0, :, 0]))
-    return pictures, torch.cat(saturations)
+    return pictures, saturations
 
 
 def saturation(pictures: Any, alpha: Any) -> Any:
@@ -199,7 +205,25 @@ def wasserstein(x: Any, y: Any) -> float | None:
     return float((first - second).abs().mean())
 
 
+def objects(item: Any) -> tuple[list[Any], list[Any]]:
+    return toybox(item.subject, tuple(sorted(item.colours.items())))
+
+
 def judged(folder: Path, item: Any) -> dict[str, Any]:
+    pictures, alpha = turned(folder)
+    return read(pictures, saturation(pictures, alpha), objects(item)[1], item)
+
+
+def of_objects(item: Any) -> list[dict[str, Any]]:
+    """What the toybox objects of a caption score themselves."""
+    pictures, saturations = objects(item)
+    others = [saturations[:i] + saturations[i + 1 :] for i in range(OBJECTS)]
+    return [read(*each, item) for each in zip(pictures, saturations, others, strict=True)]
+
+
+def read(pictures: Any, saturations: Any, data: list[Any], item: Any) -> dict[str, Any]:
+    """The figures of an object, `data` being saturations of others of its caption."""
+    import torch
     from networks import COLOUR_NAMES, NAMES
     from pictures import SIZE, slots
 
@@ -207,15 +231,13 @@ def judged(folder: Path, item: Any) -> dict[str, Any]:
     from diffusion3d.data.toybox.subjects import ASYMMETRIC
     from diffusion3d.metrics.azimuth import janus_share
 
-    pictures, alpha = turned(folder)
     reading = judge().read(pictures)
     slot = slots(item.subject).index(item.part)
     colour = int(reading.colour[:, slot].log_softmax(-1).mean(0).argmax())
-    data = toybox(item.subject, tuple(sorted(item.colours.items())))[1]
     found = {
         "subject": float((reading.subject.argmax(1) == NAMES.index(item.subject)).float().mean()),
         "colour": float(COLOUR_NAMES[colour] == item.colours[item.part]),
-        "saturation": wasserstein(saturation(pictures, alpha), data),
+        "saturation": wasserstein(saturations, torch.cat(data)),
         "features": reading.features.mean(0).tolist(),
     }
     if item.subject in ASYMMETRIC:
@@ -238,25 +260,31 @@ def diversity(runs: dict[str, Any], scheme: str) -> float | None:
         good = [runs[key]["features"] for key in keys if key in runs and runs[key]["subject"] > 0.5]
         if all(key in runs for key in keys) and len(good) > 1:
             ours = torch.tensor(good)
-            pictures = toybox(item.subject, tuple(sorted(item.colours.items())))[0]
-            theirs = torch.stack([judge().read(views).features.mean(0) for views in pictures])
+            theirs = torch.stack([judge().read(views).features.mean(0) for views in objects(item)[0]])
             shares.append(mean_pairwise_distance(ours) / mean_pairwise_distance(theirs))
     return sum(shares) / len(shares) if shares else None
 
 
 def mean(runs: dict[str, Any], name: str) -> float | None:
-    """Of a figure, over prompts of the mean over their seeds; None where no run has it."""
+    """Of a figure, over prompts of the mean over their seeds; None where no run has it.
+
+    A run that mostly shows something else has no colour that counts, and no front that could be in a wrong place.
+    """
     by_prompt: dict[str, list[float]] = {}
     for key, figures in runs.items():
-        if figures.get(name) is not None:
-            by_prompt.setdefault(key.split(" | ")[1], []).append(figures[name])
+        value = figures.get(name)
+        if figures["subject"] <= 0.5 and name in ("colour", "janus"):
+            value = 0.0 if name == "colour" else None
+        if value is not None:
+            by_prompt.setdefault(key.split(" | ")[1], []).append(value)
     means = [sum(values) / len(values) for values in by_prompt.values()]
     return sum(means) / len(means) if means else None
 
 
 def made(content: dict[str, Any]) -> str:
     """By what machine, packages and commits."""
-    cpu, commits = content["versions"], sorted({run["git"][:7] for run in content["runs"].values() if run.get("git")})
+    cpu, found = content["versions"], {run.get("git") for run in content["runs"].values()}
+    commits = sorted(git[:7] + git[40:] for git in found if git)
     return f"{cpu['cpu']}, {cpu['cores']} cores, torch {cpu['packages']['torch']}, commit {', '.join(commits)}"
 
 
@@ -276,11 +304,16 @@ def write_table(options: argparse.Namespace) -> None:
         "| scheme | runs | subject | colour | Janus | saturation | diversity | steps | views denoised | seconds | MB |",
         "|" + "---|" * 11,
     ]
-    for scheme in SCHEMES:
-        own = {key: figures for key, figures in runs.items() if key.startswith(f"{scheme} | ")}
+    data = {
+        f"toybox | {item.subject} | {i}": figures
+        for item in items(TWELVE, 1, 0, 0)
+        for i, figures in enumerate(of_objects(item))
+    }
+    for scheme in ["toybox", *SCHEMES]:
+        own = {key: figures for key, figures in {**data, **runs}.items() if key.startswith(f"{scheme} | ")}
         if not own:
             continue
-        spread = diversity(runs, scheme)
+        spread = diversity({**data, **runs}, scheme)
         cells = [f"{'' if (m := mean(own, name)) is None else format(m, form)}" for name, form in FIGURES.items()]
         cells.insert(4, "" if spread is None else f"{spread:.0%}")
         lines.append(f"| {scheme} | {len(own)} | {' | '.join(cells)} |")

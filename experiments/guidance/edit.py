@@ -49,6 +49,7 @@ def measure(state: Path) -> None:
     from diffusion3d.tasks.facts import versions, write_json
 
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
+    here = versions()
     for edit in EDITS:
         source = state / "edits" / edit.source.replace(" ", "-")
         if not (source / "run" / "metrics.json").exists():
@@ -63,12 +64,11 @@ def measure(state: Path) -> None:
                 from_source = [f"run={source / 'run'}"]
                 if scheme != "sds":
                     from_source.append(f"guidance.source_prompt='{edit.source}'")
-                count = steps(scheme, state, from_source)
+                count = steps(scheme, state, here["git"], from_source)
                 overrides = [f"guidance={scheme}", f"task.steps={count}", *from_source, f"prompt={edit.target}"]
                 facts = once(folder, overrides)
-            results["versions"] = versions()
-            commit = {"git": results["versions"]["git"]}
-            results["runs"][key] = {**facts, **commit, **judged(folder / "run", source / "run", edit)}
+            results["versions"] = here
+            results["runs"][key] = {**facts, "git": here["git"], **judged(folder / "run", source / "run", edit)}
             RESULTS.parent.mkdir(exist_ok=True)
             write_json(RESULTS, results)
             print(key, results["runs"][key], flush=True)

@@ -150,10 +150,10 @@ def test_density_control_comes_back_from_its_state(representation):
         for step in steps:
             render = owner.scene().render(views)
             render.rgb.square().sum().backward()
-            rep.density_control(owner, optimizer, render, step)
+            rep.density_control(owner, optimizer, render, step, total)
             optimizer.zero_grad()
 
-    start = 112  # a step at which splats are split and fields look where they are
+    start, total = 112, 448  # a step at which splats are split and fields look where they are
     owner = SceneParameters(representation, raw_of(representation))
     go(owner, representation, range(start - 2, start))
     state = {name: value.clone() for name, value in representation.state().items()}

@@ -13,7 +13,7 @@ from diffusion3d.representations.gsplat import GaussianSplats
 RATES = dict.fromkeys(("means", "quats", "scales", "opacities", "colors"), 0.01)
 
 
-SETTINGS = {"start": 0, "stop": 100, "every": 10, "cap": 6000, "growth": 0.1, "min_opacity": 0.02}
+SETTINGS = {"start": 0, "stop": 1, "rounds": 10, "cap": 6000, "growth": 0.1, "min_opacity": 0.02}
 
 
 def ranked(**settings):
@@ -86,8 +86,30 @@ def test_gradients_add_up_in_units_of_the_half_image():
 
 
 def test_when_it_is_due():
-    density = ranked(start=10, stop=30, every=5)
-    assert [step for step in range(50) if density.due(step)] == [10, 15, 20, 25]
+    density = ranked(start=0.2, stop=0.6, rounds=4)
+    assert [step for step in range(50) if density.due(step, 50)] == [10, 15, 20, 25]
+    assert [step for step in range(5) if density.due(step, 5)] == [1, 2]
+
+
+@pytest.mark.parametrize("total", [17, 400])
+def test_a_short_run_ends_with_as_many_as_a_long_one(total):
+    counts, after = [], []
+    for step in range(total):
+        if not step:
+            owner, optimizer = owner_of([0.5] * 40)
+            density = ranked(start=0.3, stop=0.9, rounds=6)
+        if density.due(step, total):
+            density.observe(torch.rand(1, owner.raw["means"].shape[1], 2), 8, 8)
+            density.apply(owner, optimizer)
+            after.append(step / total)
+        counts.append(owner.raw["means"].shape[1])
+    assert counts[-1] == 68 and after[0] > 0.25 and after[-1] < 0.9
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0.9, 0.1), (-0.1, 0.5), (0.5, 380)])
+def test_impossible_shares_are_refused(start, stop):
+    with pytest.raises(UserError, match="shares of the run"):
+        ranked(start=start, stop=stop)
 
 
 @pytest.mark.parametrize("opacity", [0.0, 1.0])

@@ -158,7 +158,7 @@ def test_a_fit_looks_everywhere_during_the_warmup_and_a_distillation_grows_from_
         optimizer.zero_grad()
         ((render.rgb - truth.rgb).square().mean() + (render.alpha - truth.alpha).square().mean()).backward()
         optimizer.step()
-        representation.density_control(owner, optimizer, render, step)
+        representation.density_control(owner, optimizer, render, step, 64)
         assert step >= 40 or bool(representation.occupancy.cells.all()) == fitted
     assert not representation.occupancy.cells.all()
     with torch.no_grad():
@@ -185,7 +185,7 @@ def test_skipping_empty_space_changes_little_and_saves_a_lot(name):
     with torch.no_grad():
         dense = owner.scene().render(views)
         torch.manual_seed(0)
-        representation.density_control(owner, torch.optim.Adam(owner.param_groups()), dense, 0)
+        representation.density_control(owner, torch.optim.Adam(owner.param_groups()), dense, 0, 1)
         evaluated.clear()
         skipped = owner.scene().render(views)
     total = 2 * views.height * views.width * representation.volume.samples

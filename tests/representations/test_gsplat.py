@@ -44,9 +44,9 @@ def test_what_lies_far_behind_the_origin_is_drawn():
 
 def test_density_is_controlled_for_one_scene_alone():
     rates = dict.fromkeys(("means", "quats", "scales", "opacities", "colors"), 0.01)
-    splats = GaussianSplats(rates, count=5, density=RankedDensification(0, 9, 1, cap=9, growth=0.1, min_opacity=0.02))
+    splats = GaussianSplats(rates, count=5, density=RankedDensification(0, 1, 9, cap=9, growth=0.1, min_opacity=0.02))
     owner = SceneParameters(splats, splats.init(2))
     render = owner.scene().render(orbit(torch.zeros(2, 1), torch.zeros(2, 1), 3.0, 40.0, 16, 16))
     optimizer = torch.optim.Adam(owner.param_groups())
     with pytest.raises(ValueError, match="for one scene, not for 2; set density to None"):
-        splats.density_control(owner, optimizer, render, 0)
+        splats.density_control(owner, optimizer, render, 0, 9)

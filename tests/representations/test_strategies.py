@@ -31,7 +31,7 @@ def fit(density, steps, count=80):
         render = owner.scene().render(views)
         (render.rgb - target).square().mean().backward()
         optimizer.step()
-        splats.density_control(owner, optimizer, render, step)
+        splats.density_control(owner, optimizer, render, step, 50)
         optimizer.zero_grad(set_to_none=True)
     return owner, optimizer, splats
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_between_two_steps_changes_nothing(make):
             render = owner.scene().render(views)
             render.rgb.square().mean().backward()
             optimizer.step()
-            splats.density_control(owner, optimizer, render, step)
+            splats.density_control(owner, optimizer, render, step, 50)
             optimizer.zero_grad(set_to_none=True)
         finals.append({name: value.detach() for name, value in owner.raw.items()})
     assert finals[0]["means"].shape[1] != 80

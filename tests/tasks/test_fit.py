@@ -58,7 +58,7 @@ def test_every_representation_learns_an_object(name, tmp_path):
 @pytest.mark.parametrize("density", choices("density"))
 def test_every_control_of_the_number_of_splats_works(density, tmp_path):
     typed = [f"density@representation.density={density}", *SCENE, "task.steps=12", "task.preview_every=12"]
-    early = {"adaptive": ["refine_start_iter=1", "refine_every=4"]}.get(density, ["start=2", "every=4"])
+    early = {"adaptive": ["refine_start_iter=1", "refine_every=4"], "mcmc": ["start=2", "every=4"]}.get(density, [])
     metrics = fit(tmp_path, *typed, *(f"representation.density.{setting}" for setting in early))
     count = load_checkpoint(tmp_path / "checkpoints")[1]["task"]["raw"]["means"].shape[1]
     assert metrics["steps"] == 12 and count != 60
@@ -68,7 +68,7 @@ def test_every_control_of_the_number_of_splats_works(density, tmp_path):
 def test_a_resumed_fit_is_the_undisturbed_one(name, tmp_path):
     typed = [*TINY.get(name, SCENE), "task.checkpoint_every=2", "task.preview_every=3"]
     if name in choices("density"):
-        early = {"adaptive": ["refine_start_iter=1", "refine_every=2"]}.get(name, ["start=1", "every=2"])
+        early = {"adaptive": ["refine_start_iter=1", "refine_every=2"], "mcmc": ["start=1", "every=2"]}[name]
         typed += [f"density@representation.density={name}", *(f"representation.density.{setting}" for setting in early)]
     if name == "nerf":
         typed += ["representation=nerf"]

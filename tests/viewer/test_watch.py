@@ -27,7 +27,7 @@ from pages import Clock, Page, show
 from shown_scenes import splats
 
 STEPS = 6
-DENSITY = ["representation.density.start=2", "representation.density.every=2", "representation.density.cap=400"]
+DENSITY = ["representation.density.start=0.34", "representation.density.rounds=2", "representation.density.cap=400"]
 DISTILL = ["task=distill", "prompt=a castle", *PRIOR, *SCENE, *DENSITY]
 DATA = ["data=toybox_scenes", "data.train_views=4", "data.test_views=2", "data.size=32", "data.samples=1"]
 FIT = ["task=fit", "representation=nerf", *FIELDS["nerf"], *DATA, "task.pixels=40"]
