@@ -9,7 +9,12 @@ from typing import Any
 
 from diffusion3d.errors import UserError
 
-ALLOWED = {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "fp32", "bf16")}
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ALLOWED = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    **dict.fromkeys(("precision", "prior.precision", "prior.vae_precision"), PRECISIONS),
+}
+"""Values, where such a key exists."""
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "task.steps": (1, math.inf),
@@ -38,6 +43,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "task.scenes": (1, math.inf),
     "task.pixels": (1, math.inf),
     "task.resolution": (8, math.inf),
+    "task.scale": (0, math.inf),
     "task.rescale": (0, 1),
     "task.truncation": (1, math.inf),
     "task.smooth": (0, math.inf),
@@ -67,6 +73,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "objective.edges": (0, math.inf),
     "objective.kl": (0, math.inf),
     "objective.crop": (1, math.inf),
+    "guidance.scale": (0, math.inf),
     "guidance.rescale": (0, 1),
     "guidance.low": (0, 1),
     "guidance.learner.lr": (0, math.inf),
@@ -125,8 +132,9 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
     known = list(leaves(defaults))
     _compare(defaults, config, "", added, known)
     for key, allowed in ALLOWED.items():
-        if config[key] not in allowed:
-            raise UserError(f"{key}={_show(config[key])} is not one of {', '.join(allowed)}")
+        value = find(config, key)
+        if value is not None and value not in allowed and not _interpolated(value):
+            raise UserError(f"{key}={_show(value)} is not one of {', '.join(allowed)}")
     for pattern, (low, high) in RANGES.items():
         limits = f"at least {low}" if high == math.inf else f"in {low} ... {high}"
         for key, value in _numbers(config, pattern.split(".")):

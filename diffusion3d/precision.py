@@ -41,28 +41,29 @@ def cpu_has_fast_bf16() -> bool:
 
 
 def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """In which a denoiser computes for `precision=auto|fp32|bf16`, and in which a large one keeps weights that never learn.
+    """In which a denoiser computes, and in which a large one keeps weights that never learn: auto, fp32, bf16 or fp16.
 
-    "auto" is bf16 where the hardware multiplies it fast, and float32 elsewhere.
+    "auto" is bf16 where the hardware multiplies it fast, and float32 elsewhere. "fp16" is for GPUs without bf16.
 
     Raises:
         UserError: another precision.
     """
     import torch
 
-    if precision not in ("auto", "fp32", "bf16"):
-        raise UserError(f"precision={precision} is not one of auto, fp32, bf16")
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_fast_bf16()
-        use_bf16 = fast and device.type != "mps"
-    else:
-        use_bf16 = precision == "bf16"
-    return torch.bfloat16 if use_bf16 else torch.float32
+        on_cuda = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if on_cuda or (device.type == "cpu" and cpu_has_fast_bf16()) else "fp32"
+    if precision not in dtypes:
+        raise UserError(f"precision={precision} is not one of auto, {', '.join(dtypes)}")
+    return dtypes[precision]
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a denoiser computes: that of `compute_dtype`."""
     import torch
 
-    use_bf16 = compute_dtype(device, precision) == torch.bfloat16
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16)
+    dtype = compute_dtype(device, precision)
+    if dtype == torch.float32:
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=dtype)

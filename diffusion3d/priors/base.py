@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -55,9 +56,10 @@ class Prior(nn.Module, ABC):
         """The shape of what it diffuses."""
         return scenes, views, 3, self.image_size, self.image_size
 
-    def freeze(self) -> Prior:
-        """For inference alone: evaluation mode, no gradients to its parameters. Weights may be kept in less precision."""
-        return self.eval().requires_grad_(False)
+    def freeze(self, device: torch.device) -> Prior:
+        """For inference on a device alone: evaluation mode, no gradients to its parameters. Weights may be kept in less
+        precision, and go there so."""
+        return self.eval().requires_grad_(False).to(device)
 
     def export(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Write the weights in float16, so that a config can name them, and `facts` beside them; of a `trainable` prior."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from diffusion3d.errors import UserError
-from diffusion3d.priors.pipelines import Pipeline
+from diffusion3d.priors.pipelines import Pipeline, kind_of
 from diffusion3d.priors.weight_files import no_safetensors, weight_files
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
@@ -16,18 +16,24 @@ TIMEOUT = 10.0
 """Seconds until the hub counts as unreachable."""
 
 
-def find(model: str, variant: str | None = None) -> Path:
+def find(model: str | None, variant: str | None = None, family: str | None = None) -> Path:
     """The folder of a pipeline.
 
     Args:
         model: a local folder or the id of a pipeline on the hub, owner/name.
         variant: of the weights on the hub, such as "fp16"; None takes the plain ones.
+        family: as `kind_of` has it.
 
     Raises:
-        UserError: neither exists, the hub is out of reach, or the pipeline there has no safetensors.
+        UserError: neither exists, the hub is out of reach, or the pipeline is of an unknown kind or another family, or has no
+            safetensors.
     """
+    if not model:
+        raise UserError("prior.model says neither a folder nor an id on the hub (owner/name)")
     path = Path(model).expanduser()
     if path.is_dir():
+        if (path / "model_index.json").is_file():
+            kind_of(path, model, family)
         return path
     if path.is_file():
         raise UserError(
@@ -36,7 +42,7 @@ def find(model: str, variant: str | None = None) -> Path:
         )
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
         raise UserError(f"prior.model={model} is no folder here and no id on the hub (owner/name)")
-    return _cached(model, variant) or _download(model, variant)
+    return _cached(model, variant, family) or _download(model, variant, family)
 
 
 def wanted(names: Iterable[str], variant: str | None = None) -> list[str]:
@@ -52,20 +58,25 @@ def wanted(names: Iterable[str], variant: str | None = None) -> list[str]:
     return settings + [n for files in parts.values() for n in weight_files(files, variant)]
 
 
-def _cached(model: str, variant: str | None) -> Path | None:
+def _cached(model: str, variant: str | None, family: str | None) -> Path | None:
     """The folder of the hub's cache, if everything is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         path = Path(snapshot_download(model, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    if (path / "model_index.json").is_file():
+        kind_of(path, model, family)
+    try:
         Pipeline(path, variant)
-    except (LocalEntryNotFoundError, UserError):
+    except UserError:
         return None
     return path
 
 
-def _download(model: str, variant: str | None) -> Path:
+def _download(model: str, variant: str | None, family: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -73,6 +84,10 @@ def _download(model: str, variant: str | None) -> Path:
         # asked first and once: a download tries for half a minute where there is no network
         info = HfApi().model_info(model, timeout=TIMEOUT)
         names = [file.rfilename for file in info.siblings or []]
+        if "model_index.json" not in names:
+            raise UserError(f"prior.model={model} is no pipeline in diffusers' format: it has no model_index.json")
+        index = snapshot_download(model, revision=info.sha, allow_patterns=["model_index.json"])
+        kind_of(Path(index), model, family)
         if not any(name.startswith("unet/") for name in wanted(names, variant) if name.endswith(".safetensors")):
             raise no_safetensors(f"prior.model={model}", [name for name in names if name.startswith("unet/")])
         return Path(snapshot_download(model, revision=info.sha, allow_patterns=wanted(names, variant)))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
@@ -102,6 +103,29 @@ SHARD = re.compile(r"-of-(\d+)\.")
 """In the name of weights that are split: how many files there are."""
 
 
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
+"""Files of a tokenizer, of which one group has to be there."""
+
+
+def kind_of(path: Path, model: str, family: str | None = None) -> str:
+    """The name in `KINDS` of the pipeline in a folder that has a model_index.json.
+
+    Args:
+        path: the folder.
+        model: what it is called to whom chose it.
+        family: that it has to be of; None takes any.
+
+    Raises:
+        UserError: an unknown kind, or of another family.
+    """
+    name = str(read_json(path / "model_index.json").get("_class_name"))
+    if name not in KINDS:
+        raise UserError(f"prior.model={model} is a {name}; these kinds are known: {', '.join(KINDS)}")
+    if family not in (None, KINDS[name].family):
+        raise UserError(f"prior.model={model} is a {name}: choose prior={KINDS[name].family} for it")
+    return name
+
+
 class Pipeline:
     """A folder that holds what its kind needs.
 
@@ -117,13 +141,11 @@ class Pipeline:
     def __init__(self, path: Path, variant: str | None = None) -> None:
         self.path, self.variant = path, variant
         if not (path / "model_index.json").is_file():
-            alone = self._json(path / "config.json").get("_class_name") if (path / "config.json").is_file() else None
+            alone = read_json(path / "config.json").get("_class_name") if (path / "config.json").is_file() else None
             what = f"holds one {alone}, not a whole pipeline" if alone else "has no model_index.json"
             raise UserError(f"prior.model={path} {what}; give the folder that pipeline.save_pretrained wrote")
-        self.index = self._json(path / "model_index.json")
-        self.name = str(self.index.get("_class_name"))
-        if self.name not in KINDS:
-            raise UserError(f"prior.model={path} is a {self.name}; these kinds are known: {', '.join(KINDS)}")
+        self.index = read_json(path / "model_index.json")
+        self.name = kind_of(path, str(path))
         self.kind = KINDS[self.name]
         for part, classes in self.kind.parts.items():
             self._check(part, classes)
@@ -132,6 +154,11 @@ class Pipeline:
         folder = self.path / part
         if not folder.is_dir():
             raise UserError(f"prior.model={self.path} lacks the component {part}: there is no folder {folder}")
+        if part.startswith("tokenizer"):
+            there = {file.name for file in folder.iterdir()}
+            if not any(there.issuperset(files) for files in VOCABULARIES):
+                known = ", ".join(" and ".join(files) for files in VOCABULARIES)
+                raise UserError(f"{folder} has no vocabulary ({known}): fetch it again")
         if not classes:
             return
         config = self.config(part)
@@ -152,14 +179,14 @@ class Pipeline:
         path = self.path / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
         if not path.is_file():
             raise UserError(f"{path} is missing; fetch the component {part} again")
-        return self._json(path)
+        return read_json(path)
 
     def weights(self, part: str) -> list[Path]:
         folder = self.path / part
         return [folder / name for name in weight_files((path.name for path in folder.iterdir()), self.variant)]
 
-    def load(self, part: str) -> Any:
-        """A model of the folder in float32, without gradients, in evaluation mode."""
+    def load(self, part: str, dtype: torch.dtype = torch.float32) -> Any:
+        """A model of the folder, without gradients, in evaluation mode."""
         import diffusers
         import transformers
         from transformers.utils.logging import disable_progress_bar
@@ -184,7 +211,7 @@ class Pipeline:
         if missing:
             raise UserError(f"{self.path / part} lacks {len(missing)} weights ({missing[0]}, …): fetch it again")
         assert isinstance(model, nn.Module)
-        return model.float().eval().requires_grad_(False)
+        return nn.Module.to(model, dtype).eval().requires_grad_(False)
 
     def tokenizer(self, part: str) -> Any:
         import transformers
@@ -195,12 +222,14 @@ class Pipeline:
             raise UserError(
                 f"{self.path}/model_index.json names {name} of {library} as {part}: no tokenizer of transformers"
             )
+        folder = self.path / part
+        pieces = (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file()
+        if pieces and importlib.util.find_spec("sentencepiece") is None:
+            raise UserError(f"{folder} cannot be read: pip install sentencepiece")
         try:
-            return cls.from_pretrained(self.path / part, local_files_only=True)
+            return cls.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, ImportError) as error:
-            pieces = (self.path / part / "spiece.model").is_file() and importlib.util.find_spec("sentencepiece") is None
-            advice = "pip install sentencepiece" if pieces else one_line(error)[:200]
-            raise UserError(f"{self.path / part} cannot be read: {advice}") from None
+            raise UserError(f"{folder} cannot be read: {one_line(error)[:200]}") from None
 
     def schedule(self) -> tuple[Schedule, str]:
         """Its noise levels, as its own scheduler has them, and what its UNet predicts: epsilon, v_prediction or sample."""
@@ -227,15 +256,15 @@ class Pipeline:
                 total.update(f"{part}/{path.name} {file_digest(path)}\n".encode())
         return total.hexdigest()
 
-    @staticmethod
-    def _json(path: Path) -> dict[str, Any]:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            content = None
-        if not isinstance(content, dict):
-            raise UserError(f"{path} is damaged: it should be a JSON object; fetch it again")
-        return content
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it should be a JSON object; fetch it again")
+    return content
 
 
 def file_digest(path: Path) -> str:

@@ -74,10 +74,8 @@ class StableDiffusion(Prior):
         text_cache: str | None = None,
     ) -> None:
         super().__init__()
-        self.pipeline = Pipeline(hub.find(model, variant), variant)
+        self.pipeline = Pipeline(hub.find(model, variant, family), variant)
         self.kind = self.pipeline.kind
-        if family not in (None, self.kind.family):
-            raise UserError(f"prior.model={model} is a {self.pipeline.name}: choose prior={self.kind.family} for it")
         self.space = self.kind.space
         self.schedule, self.prediction = self.pipeline.schedule()
         self.precision, self.vae_precision = precision, vae_precision
@@ -89,7 +87,7 @@ class StableDiffusion(Prior):
             self.network = self.pipeline.load("unet")
         self.network.requires_grad_(True)
         self.vae = self.pipeline.load("vae") if self.space == "latent" else None
-        self._check_channels()
+        self._check_widths()
         if self.vae is not None:
             self.vae.use_slicing, self.vae.use_tiling = vae_slicing, vae_tiling
         if attention_slicing:
@@ -111,13 +109,21 @@ class StableDiffusion(Prior):
         self.distilled = (embeds or "turbo" in name) if distilled is None else distilled
         self.fingerprint = self.pipeline.digest(sorted(self.kind.parts))
 
-    def _check_channels(self) -> None:
+    def _check_widths(self) -> None:
         network = self.network.config
         channels = 3 if self.vae is None else self.vae.config.latent_channels
         if network.in_channels != channels or network.out_channels not in (channels, 2 * channels):
             raise UserError(
                 f"{self.pipeline.path / 'unet'} takes {network.in_channels} channels and answers {network.out_channels}; a "
                 f"text-to-image model takes {channels} (others inpaint, or need a depth map)"
+            )
+        configs = [self.pipeline.config(part.encoder) for part in self.kind.text]
+        made = sum(config.get("hidden_size") or config.get("d_model") or 0 for config in configs)
+        read = getattr(network, "encoder_hid_dim", None) or network.cross_attention_dim
+        if {made} != set(read if isinstance(read, list | tuple) else [read]):
+            raise UserError(
+                f"{self.pipeline.path / 'unet'} reads text of width {read}, and the text encoders beside it make {made}: they "
+                "are not of one model"
             )
 
     @property
@@ -131,13 +137,14 @@ class StableDiffusion(Prior):
             self.vae.eval()
         return self
 
-    def freeze(self) -> StableDiffusion:
-        super().freeze()
-        nn.Module.to(self.network, compute_dtype(self.device, self.precision))
+    def freeze(self, device: torch.device) -> StableDiffusion:
+        nn.Module.to(self.network, compute_dtype(device, self.precision))
+        super().freeze(device)
         return self
 
     def warning(self, prompt: str) -> str | None:
-        length = self.embeddings.too_long(prompt)
+        said = [prompt] if self.view_prompts is None else self.view_prompts.worded(prompt)
+        length = next(filter(None, map(self.embeddings.too_long, said)), None)
         return None if length is None else f"the prompt is cut to the {length} tokens that the text encoder reads"
 
     def noise_shape(self, scenes: int, views: int) -> tuple[int, ...]:

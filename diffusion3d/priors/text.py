@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +54,6 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self, folder: str | None = None, max_length: int = 48) -> None:
         super().__init__()
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
@@ -65,8 +63,9 @@ class SentenceEncoder(nn.Module):
         if not (path / "config.json").is_file():
             raise UserError(f"prior.text.folder={path} holds no config.json; give a folder with a model in hub format")
         self.max_length = max_length
-        self.tokenizer = AutoTokenizer.from_pretrained(str(path))
-        self.model = AutoModel.from_pretrained(str(path), use_safetensors=True).eval().requires_grad_(False)
+        self.tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        model = AutoModel.from_pretrained(str(path), use_safetensors=True, local_files_only=True)
+        self.model = model.eval().requires_grad_(False)
         self.dim = int(self.model.config.hidden_size)
         self._one = functools.lru_cache(maxsize=REMEMBERED)(self._encode)
 

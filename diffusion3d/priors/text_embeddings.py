@@ -63,11 +63,17 @@ class TextEmbeddings:
     def too_long(self, prompt: str) -> int | None:
         """The tokens that a prompt is cut to, where it is; None where it fits."""
         for part in self.pipeline.kind.text:
-            tokenizer = self.tokenizer(part)
-            length = part.length or tokenizer.model_max_length
-            if len(tokenizer(prompt).input_ids) > length:
-                return int(length)
+            length = self.length(part)
+            if len(self.tokenizer(part)(prompt, verbose=False).input_ids) > length:
+                return length
         return None
+
+    def length(self, part: TextPart) -> int:
+        """The tokens that a text encoder reads."""
+        if part.length is not None:
+            return part.length
+        read: int = self.pipeline.config(part.encoder)["max_position_embeddings"]
+        return min(read, int(self.tokenizer(part).model_max_length))
 
     def tokenizer(self, part: TextPart) -> Any:
         if part.tokenizer not in self._tokenizers:
@@ -129,7 +135,7 @@ class TextEmbeddings:
         words = tokenizer(
             [prompt.lower().strip() if part.lower else prompt],
             padding="max_length",
-            max_length=part.length or tokenizer.model_max_length,
+            max_length=self.length(part),
             truncation=True,
             return_tensors="pt",
         ).to(device)
@@ -156,8 +162,8 @@ class TextEmbeddings:
 
     def _model(self, part: TextPart, device: torch.device) -> nn.Module:
         if part.encoder not in self._models:
-            self._models[part.encoder] = self.pipeline.load(part.encoder)
-        return nn.Module.to(self._models[part.encoder], device, compute_dtype(device, self.precision))
+            self._models[part.encoder] = self.pipeline.load(part.encoder, compute_dtype(device, self.precision))
+        return self._models[part.encoder].to(device)
 
     def _place(self, device: torch.device) -> torch.device:
         return torch.device("cpu") if self.offload else device

@@ -58,14 +58,18 @@ class ViewPrompts:
         above = torch.tensor([0.0, 0.0, 0.0, 1.0], device=level.device)
         return torch.where((cameras.elevation >= self.elevation)[..., None], above, level)
 
+    def worded(self, prompt: str) -> list[str]:
+        """A prompt as it is said of front, side, back and from overhead."""
+        return [wording.replace("{}", prompt) for wording in self.wordings]
+
     def text(self, prompts: Sequence[str], cameras: Cameras, encode: Callable[[Sequence[str]], Condition]) -> Condition:
         """The text fields of a Condition, a row for every view."""
         shares = self.shares(cameras)
         total = Condition()
-        for i, wording in enumerate(self.wordings):
+        for i in range(len(self.wordings)):
             if not bool((shares[..., i] > 0).any()):
                 continue
-            said, share = encode([wording.replace("{}", prompt) for prompt in prompts]), shares[..., i]
+            said, share = encode([self.worded(prompt)[i] for prompt in prompts]), shares[..., i]
             total = Condition(
                 tokens=_add(total.tokens, said.tokens, share[..., None, None]),
                 token_mask=_expand(said.token_mask, cameras),

@@ -45,8 +45,8 @@ class Task(ABC):
         """Do it; {metric: final value}."""
 
     def prior(self) -> Prior:
-        """The prior of the config; the run's record names its weights."""
-        prior: Prior = build(self.config.prior).to(self.device)
+        """The prior of the config, where it was made; the run's record names its weights."""
+        prior: Prior = build(self.config.prior)
         self.files.record(prior_weights=prior.fingerprint)
         return prior
 
@@ -56,7 +56,7 @@ class Task(ABC):
         Raises:
             UserError: its weights are incomplete.
         """
-        prior = self.prior().freeze()
+        prior = self.prior().freeze(self.device)
         if prior.untrained:
             raise UserError(
                 f"prior.weights={self.config.prior.weights} lacks {len(prior.untrained)} parameters of prior.network "

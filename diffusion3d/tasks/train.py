@@ -85,12 +85,14 @@ class Train(Task):
 
     def run(self) -> dict[str, float]:
         config, task = self.config, self.config.task
+        if "fp16" in {config.prior.get(key) for key in ("precision", "vae_precision")}:
+            raise UserError("precision=fp16 is for priors that do not learn: train with bf16 or fp32")
         shapes = batch_shapes(task.batches)
         data: Splits = build(config.data)
         for name, split in (("train", data.train), ("validation", data.validation)):
             if split is None or len(split) == 0:
                 raise UserError(f"data.{name} holds no scenes; render or add some first")
-        prior = self.prior()
+        prior = self.prior().to(self.device)
         if prior.untrained:
             log.info(
                 "%d parameters are new, prior.weights lacks them: %s", len(prior.untrained), ", ".join(prior.untrained)

@@ -81,7 +81,7 @@ def measure(scheme: str, steps: int, overrides: list[str]) -> list[dict[str, flo
         config = compose(app, to_hydra([*overrides, "prompt=a castle", f"guidance={scheme}", *editing]))
     torch.manual_seed(0)
     clock = Clock()
-    prior = build(config.prior).freeze()
+    prior = build(config.prior).freeze(torch.device("cpu"))
     camera, backgrounds = build(config.camera), build(config.task.background)
     representation = build(config.representation)
     guidance: Guidance = build(config.guidance, prior=prior)

@@ -153,7 +153,7 @@ def main() -> None:
         prior = StableDiffusion(
             str(given.folder), precision=given.precision, vae_precision=given.vae_precision, text_cache=None
         )
-        prior = prior.to(device).freeze()
+        prior.freeze(device)
     facts["unet_parameters"] = sum(p.numel() for p in prior.network.parameters())
     facts["vae_parameters"] = sum(p.numel() for p in prior.vae.parameters())
     guidance = SDS(prior, scale=7.5, rescale=0.0, weighting="sigma_squared")

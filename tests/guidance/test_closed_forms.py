@@ -8,7 +8,7 @@ from choices import make_prior as make_network
 from diffusion3d.diffusion.condition import Prediction
 from diffusion3d.diffusion.inversion import rungs
 from diffusion3d.errors import UserError
-from diffusion3d.guidance.base import Step
+from diffusion3d.guidance.base import Step, surrogate
 from diffusion3d.guidance.csd import CSD
 from diffusion3d.guidance.hifa import HiFA
 from diffusion3d.guidance.ism import ISM
@@ -73,13 +73,24 @@ def test_weightings_are_factors_on_the_difference_of_noise(weighting):
     w = {"x0": sigma / alpha, "sigma_squared": sigma**2, "one": 1.0, "fantasia3d": alpha * sigma**2}[weighting]
     found = gradient(guidance, line(x, n), seed=1)
     torch.manual_seed(1)
-    level = torch.randint(round(t * LAST), round(t * LAST) + 1, (n,))
+    torch.randint(round(t * LAST), round(t * LAST) + 1, (n,))  # the level's draw comes before the noise's
     noise = torch.randn(n, 1, 3, 1, 1)
     x_t = alpha * x + sigma * noise
     mean = NULL + 3 * DELTA
     eps_hat = sigma * (x_t - alpha * mean) / spread_of(t) ** 2
-    assert (level == round(t * LAST)).all()
     assert torch.allclose(found, w * (eps_hat - noise), atol=2e-5)
+
+
+def test_sds_seeks_the_guided_mode_and_loses_the_spread():
+    mean, spread = distil(make(SDS, scale=7.5, weighting="sigma_squared"), 400, 0.1)
+    assert mean == pytest.approx(NULL + 7.5 * DELTA, abs=0.05)
+    assert spread < SPREAD / 3
+
+
+def test_the_surrogate_has_the_gradient_it_was_given():
+    x, grad = torch.randn(2, 3, 4, requires_grad=True), torch.randn(2, 3, 4)
+    surrogate(x, grad).backward()
+    assert torch.allclose(x.grad, grad / 6, atol=1e-6)
 
 
 def test_the_x0_loss_is_half_the_squared_distance_to_x0_over_scenes_and_views():

@@ -78,12 +78,12 @@ def test_a_longer_stride_holds_the_edit_to_its_source():
     moved = [(rests(editor(PDS, t=0.5, stride=stride)) - SOURCES).mean().item() for stride in (1, 2, 10)]
     assert moved[0] == pytest.approx(PROMPT - SOURCE, abs=0.01)
     assert moved[0] > moved[1] > moved[2] > 0
-    alpha, _, kept = signal(0.5)
+    _, _, kept = signal(0.5)
     guidance = editor(PDS, t=0.5, stride=10)
     psi, c0, _ = guidance.coefficients(guidance.noised(SOURCES, guidance.prior.condition([""], None), Step(0, 1)))
     pull = c0 * (1 - kept)
     expected = ((PROMPT - SOURCE) * pull / (psi + pull)).mean().item()
-    assert moved[2] == pytest.approx(expected, rel=0.01) and 0 < alpha < 1
+    assert moved[2] == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("scheme", [DDS, PDS])

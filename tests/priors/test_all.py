@@ -154,7 +154,7 @@ def test_a_frozen_one_answers_the_same_and_learns_nothing(choice):
     with torch.no_grad():
         before = prior.train().eval().denoise(x_t, t, condition).x0
     assert all(parameter.requires_grad for parameter in prior.network.parameters())
-    assert prior.train().freeze() is prior and not prior.training
+    assert prior.train().freeze(torch.device("cpu")) is prior and not prior.training
     assert torch.equal(prior.denoise(x_t, t, condition).x0, before)
     assert not any(parameter.requires_grad for parameter in prior.parameters())
 

