@@ -38,7 +38,7 @@ class DensityControl(ABC):
 
 
 class RankedDensification(DensityControl):
-    """For score distillation: the faint go, those with the largest screen-space gradients split, under a hard cap.
+    """The faint go, those with the largest screen-space gradients split, under a hard cap.
 
     The usual rule splits whatever exceeds a gradient threshold (Kerbl et al. 2023, section 5.2). Score-distillation gradients
     differ by orders of magnitude between prompts and noise levels, so a threshold explodes or starves the count; here a fixed

@@ -39,7 +39,7 @@ RESULTS = HERE / "results" / "compare.json"
 UNTUNED = ("guidance.rescale=0.0", "guidance.t_min=0.02", "guidance.t_max=0.98", "guidance.weighting=sigma_squared")
 SCHEMES: dict[str, tuple[str, ...]] = {
     "sds": (),
-    "sds as published": ("guidance=sds", *UNTUNED),
+    "sds untuned": ("guidance=sds", *UNTUNED),
     **dict.fromkeys(("mvdream", "dreamtime", "sjc", "csd", "nfsd", "ism", "sdi"), ()),
     "sdi in 2 steps": ("guidance=sdi", "guidance.inversion_steps=2"),
     **dict.fromkeys(("hifa", "vsd", "reconstruct"), ()),
