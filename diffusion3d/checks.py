@@ -131,9 +131,9 @@ def check_values(defaults: Mapping[str, Any], config: Mapping[str, Any], added: 
     """
     known = list(leaves(defaults))
     _compare(defaults, config, "", added, known)
-    for key, allowed in ALLOWED.items():
-        value = find(config, key)
-        if value is not None and value not in allowed and not _interpolated(value):
+    for key in ALLOWED.keys() & set(leaves(config)):
+        value, allowed = find(config, key), ALLOWED[key]
+        if value not in allowed and not _interpolated(value):
             raise UserError(f"{key}={_show(value)} is not one of {', '.join(allowed)}")
     for pattern, (low, high) in RANGES.items():
         limits = f"at least {low}" if high == math.inf else f"in {low} ... {high}"

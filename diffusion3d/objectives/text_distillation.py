@@ -103,7 +103,7 @@ class TextDistillation(Objective):
             list(sentences),
             padding="max_length",
             truncation=True,
-            max_length=self.part.length or self.tokenizer.model_max_length,
+            max_length=self.prior.embeddings.length(self.part),
             return_tensors="pt",
         ).to(device)
         with autocast(device, self.prior.precision):

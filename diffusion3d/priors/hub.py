@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from diffusion3d.errors import UserError
-from diffusion3d.priors.pipelines import Pipeline, kind_of
+from diffusion3d.priors.pipelines import Pipeline, WrongKind, kind_of
 from diffusion3d.priors.weight_files import no_safetensors, weight_files
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
@@ -65,12 +65,17 @@ def _cached(model: str, variant: str | None, family: str | None) -> Path | None:
 
     try:
         path = Path(snapshot_download(model, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    if (path / "model_index.json").is_file():
-        kind_of(path, model, family)
+    except LocalEntryNotFoundError as error:
+        # there may be all that a prior is made of, and not the rest of the repository
+        found = getattr(error, "snapshot_path", None)
+        if found is None:
+            return None
+        path = Path(found)
     try:
+        kind_of(path, model, family)
         Pipeline(path, variant)
+    except WrongKind:
+        raise
     except UserError:
         return None
     return path
@@ -86,11 +91,10 @@ def _download(model: str, variant: str | None, family: str | None) -> Path:
         names = [file.rfilename for file in info.siblings or []]
         if "model_index.json" not in names:
             raise UserError(f"prior.model={model} is no pipeline in diffusers' format: it has no model_index.json")
-        index = snapshot_download(model, revision=info.sha, allow_patterns=["model_index.json"])
-        kind_of(Path(index), model, family)
+        kind_of(Path(snapshot_download(model, allow_patterns=["model_index.json"])), model, family)
         if not any(name.startswith("unet/") for name in wanted(names, variant) if name.endswith(".safetensors")):
             raise no_safetensors(f"prior.model={model}", [name for name in names if name.startswith("unet/")])
-        return Path(snapshot_download(model, revision=info.sha, allow_patterns=wanted(names, variant)))
+        return Path(snapshot_download(model, allow_patterns=wanted(names, variant)))
     except UserError:
         raise
     except GatedRepoError:

@@ -33,7 +33,7 @@ class TextPart:
         model: its class in transformers.
         layer: the hidden layer that makes tokens; None is its output.
         pooled: whether its projected output is the pooled text.
-        length: tokens that prompts are padded or cut to; None is what its tokenizer says.
+        length: tokens that prompts are padded or cut to; None is what its encoder and tokenizer can.
         masked: whether it is told which tokens are padding.
         lower: whether prompts are put in lower case.
     """
@@ -116,14 +116,18 @@ def kind_of(path: Path, model: str, family: str | None = None) -> str:
         family: that it has to be of; None takes any.
 
     Raises:
-        UserError: an unknown kind, or of another family.
+        WrongKind: an unknown kind, or of another family.
     """
     name = str(read_json(path / "model_index.json").get("_class_name"))
     if name not in KINDS:
-        raise UserError(f"prior.model={model} is a {name}; these kinds are known: {', '.join(KINDS)}")
+        raise WrongKind(f"prior.model={model} is a {name}; these kinds are known: {', '.join(KINDS)}")
     if family not in (None, KINDS[name].family):
-        raise UserError(f"prior.model={model} is a {name}: choose prior={KINDS[name].family} for it")
+        raise WrongKind(f"prior.model={model} is a {name}: choose prior={KINDS[name].family} for it")
     return name
+
+
+class WrongKind(UserError):
+    """A pipeline that the prior is not for, however whole it is."""
 
 
 class Pipeline:
@@ -186,7 +190,7 @@ class Pipeline:
         return [folder / name for name in weight_files((path.name for path in folder.iterdir()), self.variant)]
 
     def load(self, part: str, dtype: torch.dtype = torch.float32) -> Any:
-        """A model of the folder, without gradients, in evaluation mode."""
+        """A model of the folder, without gradients, in evaluation mode; what its library keeps in float32 stays so."""
         import diffusers
         import transformers
         from transformers.utils.logging import disable_progress_bar
@@ -194,7 +198,8 @@ class Pipeline:
         disable_progress_bar()
         text = part.startswith("text")
         name = self.kind.parts[part][0]
-        options = {} if text else {"low_cpu_mem_usage": importlib.util.find_spec("accelerate") is not None}
+        low_memory = {"low_cpu_mem_usage": importlib.util.find_spec("accelerate") is not None}
+        options = {"dtype": dtype} if text else {"torch_dtype": dtype, **low_memory}
         variant = variant_of(path.name for path in self.weights(part))
         try:
             model, info = getattr(transformers if text else diffusers, name).from_pretrained(
@@ -211,7 +216,7 @@ class Pipeline:
         if missing:
             raise UserError(f"{self.path / part} lacks {len(missing)} weights ({missing[0]}, …): fetch it again")
         assert isinstance(model, nn.Module)
-        return nn.Module.to(model, dtype).eval().requires_grad_(False)
+        return model.eval().requires_grad_(False)
 
     def tokenizer(self, part: str) -> Any:
         import transformers

@@ -42,7 +42,7 @@ class StableDiffusion(Prior):
             says so of models that embed the scale of guidance (LCM) and of those with "turbo" in their name.
         embedded_scale: of classifier-free guidance, for models that embed it.
         variant: of the weights, such as "fp16", where there are several.
-        precision: of UNet and text encoders: "auto", "bf16" or "fp32".
+        precision: of UNet and text encoders, as `compute_dtype` reads it.
         vae_precision: of the VAE, through which gradients flow.
         vae_slicing, vae_tiling: encode and decode one image at a time, or one part of it.
         attention_slicing: compute attention in parts.

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from diffusion3d.diffusion.condition import Condition, concatenate
+from diffusion3d.errors import UserError
 from diffusion3d.files import write_bytes
 from diffusion3d.precision import compute_dtype
 from diffusion3d.priors.pipelines import Pipeline, TextPart
@@ -43,7 +44,7 @@ class TextEmbeddings:
         """{word: its embedding [D] at the encoder's entrance}: words that prompts may hold beside those of the tokenizer."""
         parts = [name for part in pipeline.kind.text for name in (part.encoder, part.tokenizer)]
         self.fingerprint = pipeline.digest(parts)
-        self._models: dict[str, nn.Module] = {}
+        self._models: dict[tuple[str, torch.dtype], nn.Module] = {}
         self._tokenizers: dict[str, Any] = {}
         self._memory: dict[tuple[str, torch.device], Condition] = {}
 
@@ -72,7 +73,11 @@ class TextEmbeddings:
         """The tokens that a text encoder reads."""
         if part.length is not None:
             return part.length
-        read: int = self.pipeline.config(part.encoder)["max_position_embeddings"]
+        read = self.pipeline.config(part.encoder).get("max_position_embeddings")
+        if not isinstance(read, int):
+            raise UserError(
+                f"{self.pipeline.path / part.encoder / 'config.json'} does not say its max_position_embeddings"
+            )
         return min(read, int(self.tokenizer(part).model_max_length))
 
     def tokenizer(self, part: TextPart) -> Any:
@@ -161,9 +166,10 @@ class TextEmbeddings:
         return tokens, output.text_embeds if part.pooled else None
 
     def _model(self, part: TextPart, device: torch.device) -> nn.Module:
-        if part.encoder not in self._models:
-            self._models[part.encoder] = self.pipeline.load(part.encoder, compute_dtype(device, self.precision))
-        return self._models[part.encoder].to(device)
+        dtype = compute_dtype(device, self.precision)
+        if (part.encoder, dtype) not in self._models:
+            self._models[part.encoder, dtype] = self.pipeline.load(part.encoder, dtype)
+        return self._models[part.encoder, dtype].to(device)
 
     def _place(self, device: torch.device) -> torch.device:
         return torch.device("cpu") if self.offload else device

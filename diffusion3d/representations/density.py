@@ -46,7 +46,7 @@ class RankedDensification(DensityControl):
 
     Args:
         start, stop: shares of the run between which the count changes.
-        rounds: how often it does, evenly spread.
+        rounds: how often it does, evenly spread; no more than once a step.
         cap: largest number of Gaussians.
         growth: share of the Gaussians split each time.
         min_opacity: fainter ones are pruned.
@@ -99,7 +99,7 @@ class RankedDensification(DensityControl):
 
     def due(self, step: int, total: int) -> bool:
         between = (self.stop - self.start) / self.rounds
-        return step in {round(total * (self.start + i * between)) for i in range(self.rounds)}
+        return step in {int(total * (self.start + i * between) + 1e-6) for i in range(self.rounds)}
 
     def apply(self, owner: SceneParameters, optimizer: torch.optim.Optimizer) -> None:
         """Prune and split. New Gaussians start without momentum."""

@@ -37,7 +37,9 @@ def load_scene(
     if scene >= count:
         raise UserError(f"task.scene={scene}: {directory} has scenes 0 to {count - 1}")
     raw = {name: value[scene : scene + 1].to(device) for name, value in saved.items()}
-    representation: Representation = build(config.representation)
+    # how a number of elements changes is of no use any more, and may be set as an older version knew it
+    counted = "elements" in config.representation.provides and config.representation.get("density") is not None
+    representation: Representation = build(config.representation, **({"density": None} if counted else {}))
     representation.load_state(found[1]["task"]["density"])
     return representation, raw, build_camera(config.camera, VIEW)
 

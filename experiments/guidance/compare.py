@@ -105,7 +105,8 @@ def steps(scheme: str, state: Path, commit: str | None, overrides: Sequence[str]
     """How many fit the budget; None where the passes do not depend on them."""
     path = state / "probes" / f"{scheme.replace(' ', '-')}.json"
     typed = [*chosen(scheme), *overrides, "prompt=a castle"]
-    asked = {"overrides": typed, "git": commit}
+    telling = [o for o in typed if not o.startswith(("run=", "guidance.source_prompt="))]
+    asked = {"overrides": telling, "git": commit}
     found = json.loads(path.read_text()) if path.exists() else {}
     if {key: found.get(key) for key in asked} != asked:
         denoised = [once(path.with_name(f"{path.stem}_{n}"), [*typed, f"task.steps={n}"])["denoised"] for n in PROBES]
@@ -126,7 +127,6 @@ def measure(options: argparse.Namespace) -> None:
     from diffusion3d.tasks.facts import versions, write_json
 
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
-    here = versions()
     todo = items(TWELVE, 1, 0, 0)
     for seed in range(SEEDS):
         for item in todo[:REPEATED] if seed else todo:
@@ -134,6 +134,7 @@ def measure(options: argparse.Namespace) -> None:
                 key = f"{scheme} | {item.subject} | {seed}"
                 if key in results["runs"]:
                     continue
+                here = versions()
                 count = steps(scheme, options.state, here["git"])
                 folder = options.state / "runs" / key.replace(" | ", "_").replace(" ", "-")
                 overrides = [*chosen(scheme), f"seed={seed}", f"prompt={item.prompt}"]
@@ -260,7 +261,7 @@ def diversity(runs: dict[str, Any], scheme: str) -> float | None:
         good = [runs[key]["features"] for key in keys if key in runs and runs[key]["subject"] > 0.5]
         if all(key in runs for key in keys) and len(good) > 1:
             ours = torch.tensor(good)
-            theirs = torch.stack([judge().read(views).features.mean(0) for views in objects(item)[0]])
+            theirs = torch.tensor([runs[f"toybox | {item.subject} | {i}"]["features"] for i in range(OBJECTS)])
             shares.append(mean_pairwise_distance(ours) / mean_pairwise_distance(theirs))
     return sum(shares) / len(shares) if shares else None
 

@@ -49,7 +49,6 @@ def measure(state: Path) -> None:
     from diffusion3d.tasks.facts import versions, write_json
 
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
-    here = versions()
     for edit in EDITS:
         source = state / "edits" / edit.source.replace(" ", "-")
         if not (source / "run" / "metrics.json").exists():
@@ -58,7 +57,7 @@ def measure(state: Path) -> None:
             key = f"{scheme} | {edit.source} | {edit.target}"
             if key in results["runs"]:
                 continue
-            folder, facts = source, {}
+            folder, facts, here = source, {}, versions()
             if scheme != "none":
                 folder = state / "edits" / key.replace(" | ", "_").replace(" ", "-")
                 from_source = [f"run={source / 'run'}"]

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from diffusion3d.cameras import orbit
+from diffusion3d.checks import PRECISIONS
 from diffusion3d.errors import UserError
 from diffusion3d.guidance.base import Step
 from diffusion3d.guidance.sds import SDS
@@ -124,8 +125,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file")
     parser.add_argument("--views", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="the first one warms up")
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
-    parser.add_argument("--vae-precision", default="fp32", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS)
+    parser.add_argument("--vae-precision", default="fp32", choices=PRECISIONS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 is all cores")
     given = parser.parse_args()

@@ -174,13 +174,13 @@ def snapshot(monkeypatch, path=None):
     files = [type("File", (), {"rfilename": name}) for name in [*names, "v1-5.ckpt", "vae/old.bin"]]
     asked = []
 
-    def download(model, local_files_only=False, revision=None, allow_patterns=None):
+    def download(model, local_files_only=False, allow_patterns=None):
         if local_files_only:
             raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
-        asked.append((model, revision, sorted(allow_patterns)))
+        asked.append(sorted(allow_patterns))
         return str(path)
 
-    info = type("Info", (), {"siblings": files, "sha": "abc"})
+    info = type("Info", (), {"siblings": files})
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, model, timeout: info)
     return asked, names
@@ -189,8 +189,22 @@ def snapshot(monkeypatch, path=None):
 def test_what_is_fetched_is_what_a_prior_is_made_of(tmp_path, monkeypatch):
     asked, names = snapshot(monkeypatch)
     prior = StableDiffusion("somebody/model", precision="fp32")
-    assert asked == [("somebody/model", "abc", wanted) for wanted in (["model_index.json"], sorted(names))]
+    assert asked == [["model_index.json"], sorted(names)]
     assert prior.fingerprint == StableDiffusion(str(folder("sd"))).fingerprint
+
+
+def test_what_was_fetched_is_found_without_a_network(monkeypatch):
+    """The cache holds a part of the repository, which the hub's client calls incomplete."""
+    import huggingface_hub
+    from huggingface_hub.errors import IncompleteSnapshotError
+
+    def cached(model, local_files_only):
+        raise IncompleteSnapshotError("v1-5.ckpt is missing", snapshot_path=str(folder("sd")))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    assert hub.find("somebody/model") == folder("sd")
+    with pytest.raises(UserError, match="somebody/model is a StableDiffusionPipeline: choose prior=stable_diffusion"):
+        hub.find("somebody/model", family="deepfloyd")
 
 
 SAFE = "unet/diffusion_pytorch_model.safetensors"
@@ -216,11 +230,11 @@ def test_a_repository_with_pickles_alone_is_refused_before_it_is_fetched(tmp_pat
 
     asked, _ = snapshot(monkeypatch)
     files = [type("File", (), {"rfilename": name}) for name in ("model_index.json", "unet/diffusion_pytorch_model.bin")]
-    info = type("Info", (), {"siblings": files, "sha": "abc"})
+    info = type("Info", (), {"siblings": files})
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, model, timeout: info)
     with pytest.raises(UserError, match=r"prior.model=a/b has its weights as a pickle, diffusion_pytorch_model.bin"):
         StableDiffusion("a/b")
-    assert [wanted for _, _, wanted in asked] == [["model_index.json"]]
+    assert asked == [["model_index.json"]]
 
 
 def test_another_kind_is_refused_before_its_weights_are_fetched(tmp_path, monkeypatch):
@@ -233,7 +247,7 @@ def test_another_kind_is_refused_before_its_weights_are_fetched(tmp_path, monkey
         asked, _ = snapshot(monkeypatch, path)
         with pytest.raises(UserError, match=message):
             StableDiffusion("a/b", family="stable_diffusion")
-        assert [wanted for _, _, wanted in asked] == [["model_index.json"]]
+        assert asked == [["model_index.json"]]
     asked, _ = snapshot(monkeypatch, tmp_path)
     with pytest.raises(UserError, match=r"prior.model=a/b is no pipeline in diffusers' format"):
         StableDiffusion("a/b")

@@ -1,11 +1,13 @@
 """Pruning and splitting by rank, under a hard cap."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from diffusion3d.errors import UserError
+from diffusion3d.rendering.render import Render
 from diffusion3d.representations.base import SceneParameters
 from diffusion3d.representations.density import RankedDensification
 from diffusion3d.representations.gsplat import GaussianSplats
@@ -98,12 +100,17 @@ def test_a_short_run_ends_with_as_many_as_a_long_one(total):
         if not step:
             owner, optimizer = owner_of([0.5] * 40)
             density = ranked(start=0.3, stop=0.9, rounds=6)
-        if density.due(step, total):
-            density.observe(torch.rand(1, owner.raw["means"].shape[1], 2), 8, 8)
-            density.apply(owner, optimizer)
-            after.append(step / total)
+        count = owner.raw["means"].shape[1]
+        means2d = SimpleNamespace(grad=torch.rand(1, 1, count, 2))
+        one = torch.ones(1, 1, 1, 8, 8)
+        render = Render(
+            one.expand(1, 1, 3, 8, 8), one, one, extras={"meta": {"means2d": means2d, "width": 8, "height": 8}}
+        )
+        density.after_step(owner, optimizer, render, step, total)
         counts.append(owner.raw["means"].shape[1])
-    assert counts[-1] == 68 and after[0] > 0.25 and after[-1] < 0.9
+        if counts[-1] != count:
+            after.append(step / total)
+    assert counts[-1] == 68 and len(after) == 6 and after[0] > 0.25 and after[-1] < 0.9
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0.9, 0.1), (-0.1, 0.5), (0.5, 380)])

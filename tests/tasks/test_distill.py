@@ -34,9 +34,9 @@ TYPED = [
     *SCENE,
     *CAMERA,
     "camera.distance=3.5",
-    "representation.density.start=0.34",
+    "representation.density.start=0.04",
     "representation.density.stop=1.0",
-    "representation.density.rounds=1",
+    "representation.density.rounds=15",
     "representation.density.cap=400",
     f"task.video_size={SIZE}",
     "task.preview_every=3",
@@ -249,6 +249,15 @@ def test_a_run_can_be_rendered_again(whole, tmp_path):
     with Image.open(again / "contact_sheet.png") as sheet:
         corner = np.asarray(sheet)[0, 0]
     assert corner[2] == 255 and corner[:2].max() < 60, "before the background that was asked for"
+
+
+def test_a_run_whose_density_control_an_older_version_set_can_be_rendered(whole, tmp_path):
+    old, config = tmp_path / "old", (whole / "config.yaml").read_text()
+    assert "rounds: 15" in config
+    shutil.copytree(whole, old)
+    (old / "config.yaml").write_text(config.replace("rounds: 15", "every: 4"))
+    typed = ["task=render", f"run={old}", "logger=none", f"hydra.run.dir={tmp_path / 'again'}", "task.size=16"]
+    assert diffusion3d.run([*typed, "task.frames=2"])["frames"] == 2
 
 
 def test_renders_at_the_same_views_are_those_of_the_run(whole, tmp_path):
