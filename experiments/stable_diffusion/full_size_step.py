@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="the first one warms up")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS)
-    parser.add_argument("--vae-precision", default="fp32", choices=PRECISIONS)
+    parser.add_argument("--vae-precision", default="auto", choices=PRECISIONS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 is all cores")
     given = parser.parse_args()
