@@ -32,7 +32,16 @@ def test_steps_fit_the_budget(compare):
 def test_prompts_weigh_alike_however_many_seeds_they_have(compare):
     runs = {"sds | castle | 0": {"subject": 1.0}, **{f"sds | dog | {seed}": {"subject": 0.0} for seed in range(5)}}
     assert compare.mean(runs, "subject") == 0.5
-    assert compare.mean({"sds | dog | 0": {"janus": None}}, "janus") is None
+    assert compare.mean({"sds | dog | 0": {"subject": 1.0, "janus": None}}, "janus") is None
+
+
+def test_what_shows_something_else_has_neither_colour_nor_front(compare):
+    runs = {
+        "sds | castle | 0": {"subject": 1.0, "colour": 1.0, "janus": 0.5, "saturation": 0.2},
+        "sds | dog | 0": {"subject": 0.4, "colour": 1.0, "janus": 0.0, "saturation": 0.4},
+    }
+    found = {name: compare.mean(runs, name) for name in ("colour", "janus", "saturation")}
+    assert found == {"colour": 0.5, "janus": 0.5, "saturation": pytest.approx(0.3)}
 
 
 def test_saturations_are_compared_as_distributions(compare):
@@ -42,23 +51,16 @@ def test_saturations_are_compared_as_distributions(compare):
     assert compare.wasserstein(x, x[:0]) is None
 
 
-def test_failures_are_not_diversity(study, compare, monkeypatch):
-    monkeypatch.setattr(compare, "toybox", lambda subject, colours: ([torch.tensor(float(n)) for n in (0, 1)], None))
-    reading = type("Reading", (), {})
-
-    def read(views):
-        found = reading()
-        found.features = torch.full((1, 2), float(views))
-        return found
-
-    monkeypatch.setattr(compare, "judge", lambda: type("Judge", (), {"read": staticmethod(read)}))
+def test_failures_are_not_diversity(study, compare):
     common = study("common")
     good = {"subject": 1.0, "features": [0.0, 0.0]}
-    runs = {
-        f"sds | {subject} | {seed}": good
-        for subject in common.TWELVE[: compare.REPEATED]
-        for seed in range(compare.SEEDS)
-    }
+    runs = {}
+    for subject in common.TWELVE[: compare.REPEATED]:
+        for i in range(compare.OBJECTS):
+            runs[f"toybox | {subject} | {i}"] = {"subject": 1.0, "features": [float(i), 0.0]}
+        for seed in range(compare.SEEDS):
+            runs[f"sds | {subject} | {seed}"] = good
+    assert compare.diversity(runs, "toybox") == 1
     assert compare.diversity(runs, "sds") == 0
     failed = {"subject": 0.2, "features": [50.0, -50.0]}
     first = common.TWELVE[0]
